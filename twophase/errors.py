@@ -1,0 +1,25 @@
+"""What a user can get wrong, said in one line."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class BadInput(ValueError):  # noqa: N818 - it names whose mistake it is, as in "bad input: ..."
+    """A user's value that breaks a rule; the message names field, rule, value and what would do."""
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> BadInput:
+    """Build the error for a name that isn't in a list, with the nearest one that is.
+
+    Args:
+        what: What the name stands for, such as ``"model"``.
+        name: The name that was given.
+        known: The names that would do.
+
+    Returns:
+        The error to raise, ``unknown model 'resent'; did you mean 'resnet'? known: cnn, mlp, resnet``.
+    """
+    names = sorted(known)
+    near = get_close_matches(str(name), names, n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return BadInput(f"unknown {what} {name!r}; {hint}known: {', '.join(names)}")

@@ -1,0 +1,11 @@
+"""The zoo, written once in lane layers. A new model is a file here and a line in `MODELS`."""
+
+from twophase.models import cnn, mlp
+from twophase.models.network import ACTIVATIONS, INITS, Architecture, LaneNetwork
+
+MODELS: dict[str, Architecture] = {
+    "cnn": cnn.ARCHITECTURE,
+    "mlp": mlp.ARCHITECTURE,
+}
+
+__all__ = ["ACTIVATIONS", "INITS", "MODELS", "Architecture", "LaneNetwork"]

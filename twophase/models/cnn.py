@@ -1,0 +1,49 @@
+"""Plain convolutional network, on one- or two-dimensional inputs."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from twophase.models.layers import LaneBatchNorm, LaneConv, LaneLinear
+from twophase.models.network import ACTIVATIONS, Architecture, LaneNetwork, image_lanes, pooled_lanes
+
+
+class CNN(LaneNetwork):
+    """`depth` layers convolution-norm-activation of `width` channels, kernel 3, stride 2 every other layer; mean; logits."""
+
+    def __init__(
+        self, input_shape: tuple[int, ...], num_classes: int, *, depth: int, width: int, activation: str, norm_layer: str
+    ) -> None:
+        super().__init__(input_shape)
+        self.activation = ACTIVATIONS[activation]
+        is_flat = len(input_shape) == 2
+        is_normed = norm_layer == "batch"
+        convs = []
+        for i in range(depth):
+            stride = 1 + i % 2
+            convs.append(
+                LaneConv(
+                    input_shape[0] if i == 0 else width,
+                    width,
+                    kernel=(1, 3) if is_flat else (3, 3),
+                    stride=(1, stride) if is_flat else (stride, stride),
+                    bias=not is_normed,  # a norm would take it out again
+                )
+            )
+        self.convs = nn.ModuleList(convs)
+        self.norms = nn.ModuleList(LaneBatchNorm(width) if is_normed else nn.Identity() for _ in range(depth))
+        self.head = LaneLinear(width, num_classes)
+
+    def logits(self, inputs: Tensor, *, is_shared: bool) -> Float[Tensor, "K B C"]:
+        """Convolution, norm, activation, `depth` times; then the mean over positions."""
+        x = image_lanes(inputs, is_shared=is_shared)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = self.activation(norm(conv(x)))
+        logits: Tensor = self.head(pooled_lanes(x, self.num_lanes))
+        return logits
+
+
+ARCHITECTURE = Architecture(
+    CNN,
+    defaults={"depth": 8, "width": 16, "activation": "relu", "norm_layer": "batch", "init": "he"},
+    ranges={"depth": (1, 256), "width": (1, 4096)},
+)

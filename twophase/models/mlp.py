@@ -1,0 +1,38 @@
+"""Multilayer perceptron."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from twophase.models.layers import LaneBatchNorm, LaneLinear
+from twophase.models.network import ACTIVATIONS, Architecture, LaneNetwork, dense_lanes
+
+
+class MLP(LaneNetwork):
+    """`depth` hidden layers of `width` units, then the logits."""
+
+    def __init__(
+        self, input_shape: tuple[int, ...], num_classes: int, *, depth: int, width: int, activation: str, norm_layer: str
+    ) -> None:
+        super().__init__(input_shape)
+        self.activation = ACTIVATIONS[activation]
+        features = 1
+        for size in input_shape:
+            features *= size
+        self.hidden = nn.ModuleList(LaneLinear(features if i == 0 else width, width) for i in range(depth))
+        self.norms = nn.ModuleList(LaneBatchNorm(width) if norm_layer == "batch" else nn.Identity() for _ in range(depth))
+        self.head = LaneLinear(width, num_classes)
+
+    def logits(self, inputs: Tensor, *, is_shared: bool) -> Float[Tensor, "K B C"]:
+        """Linear, norm, activation, `depth` times."""
+        x = dense_lanes(inputs, self.num_lanes, is_shared=is_shared)
+        for linear, norm in zip(self.hidden, self.norms, strict=True):
+            x = self.activation(norm(linear(x)))
+        logits: Tensor = self.head(x)
+        return logits
+
+
+ARCHITECTURE = Architecture(
+    MLP,
+    defaults={"depth": 5, "width": 64, "activation": "relu", "norm_layer": "none", "init": "he"},
+    ranges={"depth": (1, 256), "width": (1, 16384)},
+)

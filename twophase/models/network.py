@@ -1,0 +1,95 @@
+"""What every network of lanes has in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from twophase.models.layers import LaneLayer
+
+Activation = Callable[[Tensor], Tensor]
+
+ACTIVATIONS: dict[str, Activation] = {"gelu": F.gelu, "relu": F.relu, "tanh": torch.tanh}
+INITS = ("he", "torch")
+
+
+class LaneNetwork(nn.Module, ABC):
+    """K networks of one architecture; K is the length of the leading axis of its parameters.
+
+    Attributes:
+        input_shape: Shape of one input, channels first.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.input_shape = input_shape
+
+    @property
+    def num_lanes(self) -> int:
+        """Number of networks K."""
+        return next(self.parameters()).shape[0]
+
+    def forward(self, inputs: Tensor) -> Float[Tensor, "K B C"]:
+        """Compute the logits of every lane.
+
+        Args:
+            inputs: One minibatch for all lanes, [B, *input_shape], or one per lane, [K, B, *input_shape].
+
+        Returns:
+            Logits, [K, B, C].
+        """
+        return self.logits(inputs, is_shared=inputs.dim() == len(self.input_shape) + 1)
+
+    @abstractmethod
+    def logits(self, inputs: Tensor, *, is_shared: bool) -> Float[Tensor, "K B C"]:
+        """Compute the logits from inputs that all lanes share, or not."""
+
+    def reset(self, init: str, generator: torch.Generator) -> None:
+        """Draw the parameters of a single lane, layer by layer in order of definition."""
+        for module in self.modules():
+            if isinstance(module, LaneLayer):
+                module.reset(init, generator)
+
+
+def image_lanes(inputs: Tensor, *, is_shared: bool) -> Float[Tensor, "B channels H W"]:
+    """Lay inputs out for convolutions: [B, C, H, W] when shared, else [B, K·C, H, W]; in one dimension H = 1."""
+    if not is_shared:
+        inputs = inputs.transpose(0, 1).flatten(1, 2)
+    image = inputs if inputs.dim() == 4 else inputs.unsqueeze(2)
+    return image.contiguous(memory_format=torch.channels_last)
+
+
+def dense_lanes(inputs: Tensor, num_lanes: int, *, is_shared: bool) -> Float[Tensor, "K B features"]:
+    """Lay inputs out for dense layers: one flat vector per lane and example."""
+    if is_shared:
+        return inputs.flatten(1).expand(num_lanes, -1, -1)
+    return inputs.flatten(2)
+
+
+def pooled_lanes(features: Float[Tensor, "B KC H W"], num_lanes: int) -> Float[Tensor, "K B channels"]:
+    """Average over positions and hand each lane its own channels."""
+    return features.mean((2, 3)).unflatten(1, (num_lanes, -1)).transpose(0, 1)
+
+
+Builder = Callable[..., LaneNetwork]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One entry of the table of models.
+
+    Attributes:
+        build: (input_shape, num_classes, and the leaves below but `init`) -> a network of one lane, not yet drawn.
+        defaults: Default of each setting leaf that the model has.
+        ranges: Least and greatest value of its integer leaves.
+        choices: Values that would do, for leaves where a model takes fewer than there are.
+    """
+
+    build: Builder
+    defaults: Mapping[str, str | int]
+    ranges: Mapping[str, tuple[int, int]]
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
