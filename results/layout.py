@@ -1,0 +1,156 @@
+"""Where things lie in a study's folder, and what it says about itself."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from results.errors import SchemaError, StudyError, unknown_name
+from results.files import is_temp, json_bytes, write_bytes
+from results.schema import VERSION, Column, Table, arrow_schema, check_setting_columns
+from results.tables import TABLES
+
+SCHEMA_FILE = "_schema.json"
+COMMITS_FOLDER = "_commits"
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """A study on the disk: its folder, its name, its setting leaves."""
+
+    path: Path
+    name: str
+    setting_columns: tuple[Column, ...]
+
+    @property
+    def commits_path(self) -> Path:
+        """The folder of commit files."""
+        return self.path / COMMITS_FOLDER
+
+    def schema(self, table: str) -> pa.Schema:
+        """Arrow schema of one of the tables, with this study's leaves."""
+        return arrow_schema(table_named(table), self.setting_columns)
+
+    def derived_file(self, table: str) -> Path:
+        """The one file of a derived table."""
+        return self.path / table / f"{table}.parquet"
+
+
+def table_named(name: str) -> Table:
+    """The table called `name`.
+
+    Raises:
+        StudyError: naming the nearest and the known ones.
+    """
+    if name not in TABLES:
+        raise StudyError(unknown_name("table", name, TABLES))
+    return TABLES[name]
+
+
+def read_folder(path: str | os.PathLike[str]) -> StudyFolder:
+    """Reads what the study at `path` says about itself.
+
+    Raises:
+        StudyError: it is not there, is no study, is damaged, or was written by a newer version.
+    """
+    path = Path(path)
+    try:
+        text = (path / SCHEMA_FILE).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise StudyError(_no_study(path)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"cannot read {path / SCHEMA_FILE}: {error}") from error
+    try:
+        content: dict[str, Any] = json.loads(text)
+        version = int(content["version"])
+        if version > VERSION:
+            raise StudyError(
+                f"study {path} has schema version {version}, newer than this program's {VERSION}; upgrade twophase"
+            )
+        columns = tuple(Column(**column) for column in content["setting_columns"])
+        return StudyFolder(path, str(content["study"]), columns)
+    except (ValueError, TypeError, KeyError, SchemaError) as error:
+        raise StudyError(f"{path / SCHEMA_FILE} is damaged: {error}") from error
+
+
+def make_folder(path: str | os.PathLike[str], *, study: str, setting_columns: Sequence[Column]) -> StudyFolder:
+    """Makes the study at `path`, or opens it and lets its setting leaves grow.
+
+    Raises:
+        StudyError: it cannot be written, or is something else.
+        SchemaError: a leaf has gone, changed its type, or is new without saying what it was before.
+    """
+    path = Path(path)
+    if not study:
+        raise StudyError("the name of a study must not be empty")
+    check_setting_columns(setting_columns, TABLES.values())
+    columns = tuple(setting_columns)
+    old = None
+    if (path / SCHEMA_FILE).exists():
+        old = read_folder(path)
+        if old.name != study:
+            raise StudyError(f"{path} holds study {old.name!r}, not {study!r}; choose another folder")
+        columns = grown(old.setting_columns, columns)
+    folder = StudyFolder(path, study, columns)
+    try:
+        if old is None and path.is_dir() and not all(is_temp(entry) for entry in path.iterdir()):
+            raise StudyError(f"{path} has files but is not a study (no {SCHEMA_FILE}); choose another folder")
+        path.mkdir(parents=True, exist_ok=True)
+        if old != folder:
+            content = {"version": VERSION, "study": study, "setting_columns": [asdict(column) for column in columns]}
+            write_bytes(path / SCHEMA_FILE, json_bytes(content))
+        folder.commits_path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StudyError(f"cannot write to {path}: {error.strerror or error}") from error
+    return folder
+
+
+def grown(old: Sequence[Column], new: Sequence[Column]) -> tuple[Column, ...]:
+    """The leaves of a study that had `old` and is now given `new`: the old ones in their order, then added ones.
+
+    Raises:
+        SchemaError: a leaf has gone, changed its type, or is new without a `fill`.
+    """
+    given = {column.name: column for column in new}
+    kept = []
+    for column in old:
+        if column.name not in given:
+            raise SchemaError(f"setting column {column.name!r} of the study is gone; columns can only be added")
+        now = given.pop(column.name)
+        if now.type != column.type:
+            raise SchemaError(f"setting column {column.name!r} is a {column.type} in the study, not a {now.type}")
+        # The fill that old files were read with stays: changing it would change stored settings.
+        kept.append(now if column.fill is None else replace(now, fill=column.fill))
+    for column in given.values():
+        if column.fill is None:
+            raise SchemaError(f"setting column {column.name!r} is new and needs `fill`, the value that means the old")
+    return (*kept, *given.values())
+
+
+def studies_in(folder: Path) -> list[str]:
+    """Names of the studies directly under `folder`."""
+    try:
+        return sorted(entry.name for entry in folder.iterdir() if (entry / SCHEMA_FILE).is_file())
+    except OSError:
+        return []
+
+
+def _no_study(path: Path) -> str:
+    if path.is_dir():
+        inside = studies_in(path)
+        if inside:
+            return f"{path} is not a study (no {SCHEMA_FILE}); studies in it: {', '.join(inside)}"
+    what = f"{path} is not a study (no {SCHEMA_FILE})" if path.exists() else f"no study at {path}"
+    if not path.parent.is_dir():
+        return f"{what}: there is no folder {path.parent}"
+    beside = studies_in(path.parent)
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return f"{what}{hint} studies in {path.parent}: {', '.join(beside) or 'none'}"

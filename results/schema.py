@@ -1,0 +1,175 @@
+"""What a column and a table are, and how they stand in Parquet."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from results.errors import SchemaError
+
+VERSION = 1
+"""Version of the schema; a study written by a newer one is refused, an older one is read."""
+
+Value = str | int | float | bool
+
+ARROW_TYPES: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+}
+
+_INT64 = range(-(2**63), 2**63)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its type is one of string, int, float, bool.
+
+    `fill` is for setting leaves that a later version added: the value that means the behaviour of before,
+    with which files lacking the column are read.
+    """
+
+    name: str
+    type: str
+    unit: str
+    description: str
+    fill: Value | None = None
+
+    def __post_init__(self) -> None:
+        if self.type not in ARROW_TYPES:
+            raise SchemaError(f"column {self.name!r}: type must be one of {', '.join(ARROW_TYPES)}, got {self.type!r}")
+        if self.fill is not None:
+            checked(self, self.fill, is_key=True)
+
+
+IDENTITY: dict[str, Column] = {
+    "study": Column("study", "string", "", "name of the study"),
+    "trial_key": Column("trial_key", "string", "", "hash of setting, seed and measurement protocol"),
+    "setting_key": Column("setting_key", "string", "", "hash of all setting leaves"),
+    "seed": Column("seed", "int", "", "replicate number"),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: its own row-key column names (after the trial or setting key), and its columns, keys first."""
+
+    name: str
+    keys: tuple[str, ...]
+    columns: tuple[Column, ...]
+    identity: tuple[str, ...] = tuple(IDENTITY)
+    is_derived: bool = False
+
+    @property
+    def row_key(self) -> tuple[str, ...]:
+        """The columns that tell one row from every other; rows are sorted by them."""
+        return ("trial_key" if "trial_key" in self.identity else "setting_key", *self.keys)
+
+
+def all_columns(table: Table, setting_columns: Iterable[Column]) -> tuple[Column, ...]:
+    """Identity, setting leaves, then the table's own columns: the order in every file."""
+    return (*(IDENTITY[name] for name in table.identity), *setting_columns, *table.columns)
+
+
+def arrow_schema(table: Table, setting_columns: Iterable[Column]) -> pa.Schema:
+    """Arrow schema of `table`, with units and descriptions as field metadata and the version as schema metadata.
+
+    Keys and setting leaves are non-nullable.
+    """
+    own = {column.name for column in table.columns} - set(table.keys)
+    fields = [
+        pa.field(
+            column.name,
+            ARROW_TYPES[column.type],
+            nullable=column.name in own,
+            metadata={b"unit": column.unit.encode(), b"description": column.description.encode()},
+        )
+        for column in all_columns(table, setting_columns)
+    ]
+    return pa.schema(fields, metadata={b"schema_version": str(VERSION).encode(), b"table": table.name.encode()})
+
+
+def check_setting_columns(columns: Sequence[Column], tables: Iterable[Table]) -> None:
+    """Refuses setting leaves that repeat one another or a column of a table.
+
+    Raises:
+        SchemaError: naming the column.
+    """
+    seen = set(IDENTITY).union(*({column.name for column in table.columns} for table in tables))
+    for column in columns:
+        if column.name in seen:
+            raise SchemaError(f"setting column {column.name!r} is already the name of another column")
+        seen.add(column.name)
+
+
+def checked(column: Column, value: Any, *, is_key: bool) -> Value:
+    """Returns `value` as the column's own Python type.
+
+    Keys and leaves are never missing; a float measurement that is unknown is NaN, and nothing else can be unknown.
+
+    Raises:
+        SchemaError: if the value is of another type or missing.
+    """
+    is_bool = isinstance(value, bool | np.bool_)
+    if column.type == "string" and isinstance(value, str):
+        return str(value)
+    if column.type == "bool" and is_bool:
+        return bool(value)
+    if column.type == "int" and isinstance(value, numbers.Integral) and not is_bool and int(value) in _INT64:
+        return int(value)
+    if column.type == "float" and isinstance(value, numbers.Real) and not is_bool:
+        number = float(value)
+        if not (is_key and math.isnan(number)):
+            return number
+    role = "key or setting" if is_key else "measurement"
+    hint = "; unknown is NaN" if column.type == "float" and not is_key else ""
+    raise SchemaError(f"{role} {column.name!r} must be a {column.type}, got {value!r}{hint}")
+
+
+def check_names(what: str, given: Iterable[str], wanted: Iterable[str]) -> None:
+    """Raises SchemaError naming the missing and the extra columns, unless the two sets are the same."""
+    given, wanted = set(given), set(wanted)
+    missing, extra = sorted(wanted - given), sorted(given - wanted)
+    problems = [f"{word} {', '.join(names)}" for word, names in (("missing", missing), ("extra", extra)) if names]
+    if problems:
+        raise SchemaError(f"{what}: {'; '.join(problems)}")
+
+
+def arrow_table(
+    table: Table,
+    setting_columns: Sequence[Column],
+    rows: Sequence[Mapping[str, Any]],
+    identity: Mapping[str, Value],
+) -> pa.Table:
+    """Rows of one part as an Arrow table.
+
+    Args:
+        table: which table.
+        setting_columns: the study's leaves.
+        rows: the table's own columns only (keys and measurements), every one of them in every row.
+        identity: study, trial key, setting key, seed and leaves: the same in all rows.
+
+    Raises:
+        SchemaError: if a row misses a column, has one too many, or holds a value of another type.
+    """
+    names = {column.name for column in table.columns}
+    for row in rows:
+        if row.keys() != names:
+            check_names(f"row of table {table.name!r}", row, names)
+    schema = arrow_schema(table, setting_columns)
+    arrays = []
+    for column in all_columns(table, setting_columns):
+        if column.name in names:
+            is_key = column.name in table.keys
+            values = [checked(column, row[column.name], is_key=is_key) for row in rows]
+            arrays.append(pa.array(values, ARROW_TYPES[column.type]))
+        else:
+            arrays.append(pa.repeat(pa.scalar(identity[column.name], ARROW_TYPES[column.type]), len(rows)))
+    return pa.Table.from_arrays(arrays, schema=schema)

@@ -1,0 +1,155 @@
+"""Every table of a study: keys, columns, units and meaning."""
+
+from __future__ import annotations
+
+from results.schema import Column, Table
+
+_PERTURBATION = Column("perturbation", "string", "", "kind of perturbation; none: sentinel, order: control")
+_FORK_STEP = Column("fork_step", "int", "steps", "step t0 at which the child left the reference")
+_MAGNITUDE = Column("magnitude", "float", "1", "L2 norm of the perturbation over that of the parameters")
+_DIRECTION = Column("direction", "int", "", "number of the random draw")
+_MEASURE_STEP = Column("measure_step", "int", "steps", "step t1 at which child and reference are compared")
+_STEP = Column("step", "int", "steps", "number of completed updates, absolute")
+_KERNEL = Column("kernel", "string", "", "kind of empirical neural tangent kernel")
+_TEST_LOSS = Column("test_loss", "float", "nats", "mean cross-entropy on the test set")
+_TEST_ACCURACY = Column("test_accuracy", "float", "1", "share of test examples classified correctly")
+_TRAIN_LOSS = Column("train_loss", "float", "nats", "mean cross-entropy on the fixed training sample")
+_DISTANCE = Column("distance", "float", "1", "‖θ′ − θ‖, child to reference")
+
+_CHILD = ("perturbation", "fork_step", "magnitude", "direction")
+_CHILD_COLUMNS = (_PERTURBATION, _FORK_STEP, _MAGNITUDE, _DIRECTION)
+
+_TRIALS = Table(
+    "trials",
+    (),
+    (
+        Column("status", "string", "", "ok, diverged or failed"),
+        Column("error", "string", "", "cause of a failure, else empty"),
+        Column("is_sentinel_exact", "bool", "", "every sentinel was bitwise equal to the reference; false if unproved"),
+        Column("wall_seconds", "float", "s", "time spent, all parts together"),
+        Column("lane_steps", "int", "lane-steps", "cost, references, sentinels and padding included"),
+        Column("lane_width", "int", "lanes", "greatest number of lanes trained together"),
+        _TEST_LOSS,
+        _TEST_ACCURACY,
+        Column("twophase_version", "string", "", "version of twophase that computed it"),
+        Column("torch_version", "string", "", "version of torch that computed it"),
+        Column("python_version", "string", "", "version of Python that computed it"),
+        Column("device_name", "string", "", "name of the processor or accelerator"),
+        Column("num_threads", "int", "threads", "threads of torch"),
+    ),
+    is_derived=True,
+)
+
+_TRAJECTORY = Table(
+    "trajectory",
+    ("step",),
+    (
+        _STEP,
+        _TRAIN_LOSS,
+        _TEST_LOSS,
+        _TEST_ACCURACY,
+        Column("param_norm", "float", "1", "‖θ‖"),
+        Column("learning_rate", "float", "1", "learning rate of the update that leaves this step"),
+        Column("sharpness", "float", "1", "greatest eigenvalue of the Hessian of the training loss; NaN unless asked"),
+    ),
+)
+
+_CHAOS = Table(
+    "chaos",
+    (*_CHILD, "measure_step"),
+    (
+        *_CHILD_COLUMNS,
+        _MEASURE_STEP,
+        Column("reference_digest", "string", "", "hash of the reference's final state in this child's own batch"),
+        Column("noise_norm", "float", "1", "L2 norm of the perturbation"),
+        Column("layer_noise_min", "float", "1", "least relative norm of the perturbation over the layers"),
+        Column("layer_noise_max", "float", "1", "greatest relative norm of the perturbation over the layers"),
+        Column("changed_fraction", "float", "1", "share of parameters that the perturbation changed"),
+        _DISTANCE,
+        Column("relative_distance", "float", "1", "distance over ‖θ‖ of the reference"),
+        Column("cosine_dissimilarity", "float", "1", "1 − cos(θ′, θ)"),
+        Column("train_barrier", "float", "nats", "greatest rise of the training loss above the chord of the path"),
+        Column("test_barrier", "float", "nats", "greatest rise of the test loss above the chord of the path"),
+        Column("barrier_over_max", "float", "nats", "greatest rise of the test loss above the worse end of the path"),
+        Column("train_error_barrier", "float", "1", "greatest rise of the training error above the chord"),
+        Column("test_error_barrier", "float", "1", "greatest rise of the test error above the chord"),
+        Column("disagreement", "float", "1", "share of test inputs with different argmax"),
+        Column("prediction_distance", "float", "1", "mean total variation between predicted probabilities"),
+        Column("diverged", "bool", "", "a loss or parameter of the child is not finite"),
+    ),
+)
+
+_DIVERGENCE = Table("divergence", (*_CHILD, "step"), (*_CHILD_COLUMNS, _STEP, _DISTANCE))
+
+_PATH = Table(
+    "path",
+    (*_CHILD, "measure_step", "alpha"),
+    (
+        *_CHILD_COLUMNS,
+        _MEASURE_STEP,
+        Column("alpha", "float", "1", "place on the straight path: 0 is the reference, 1 the child"),
+        _TRAIN_LOSS,
+        _TEST_LOSS,
+        Column("train_error", "float", "1", "share of the training sample classified wrongly"),
+        Column("test_error", "float", "1", "share of test examples classified wrongly"),
+    ),
+)
+
+_CONE = Table(
+    "cone",
+    ("kernel", "step_i", "step_j"),
+    (
+        _KERNEL,
+        Column("step_i", "int", "steps", "step of the first kernel"),
+        Column("step_j", "int", "steps", "step of the second kernel"),
+        Column("inner_product", "float", "1", "⟨H_i, H_j⟩_F"),
+        Column("kernel_distance", "float", "1", "1 − ⟨H_i, H_j⟩_F / (‖H_i‖_F ‖H_j‖_F)"),
+    ),
+)
+
+_KERNEL_TABLE = Table(
+    "kernel",
+    ("kernel", "step"),
+    (
+        _KERNEL,
+        _STEP,
+        Column("norm", "float", "1", "‖H‖_F"),
+        Column("trace", "float", "1", "tr H"),
+        Column("effective_rank", "float", "1", "tr² H / ‖H‖²_F"),
+        Column("alignment", "float", "1", "ỹᵀHỹ / (‖H‖_F ‖ỹ‖²), ỹ the centred one-hot labels"),
+        Column("velocity", "float", "1/step", "kernel distance to the checkpoint before over the gap in steps"),
+    ),
+)
+
+_TRANSITIONS = Table(
+    "transitions",
+    ("indicator", "perturbation", "magnitude", "measure", "kernel"),
+    (
+        Column("indicator", "string", "", "column that is compared with the threshold"),
+        _PERTURBATION,
+        _MAGNITUDE,
+        Column("measure", "string", "", "when it was measured: end, +n after the fork, or an absolute step"),
+        _KERNEL,
+        Column("transition_step", "float", "steps", "median over seeds of the crossing; NaN unless located"),
+        Column("ci_low", "float", "steps", "lower end of the interval"),
+        Column("ci_high", "float", "steps", "upper end of the interval"),
+        Column("verdict", "string", "", "located, stable_from_start, chaotic_throughout or undetermined"),
+        Column("threshold", "float", "", "value at or below which a child counts as connected"),
+        Column("is_primary", "bool", "", "the headline declared before running"),
+        Column("num_seeds", "int", "seeds", "seeds with a curve"),
+        Column("method", "string", "", "how the interval was made"),
+    ),
+    identity=("study", "setting_key"),
+    is_derived=True,
+)
+
+TABLES: dict[str, Table] = {
+    "trials": _TRIALS,
+    "trajectory": _TRAJECTORY,
+    "chaos": _CHAOS,
+    "divergence": _DIVERGENCE,
+    "path": _PATH,
+    "cone": _CONE,
+    "kernel": _KERNEL_TABLE,
+    "transitions": _TRANSITIONS,
+}

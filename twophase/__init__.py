@@ -1,0 +1,8 @@
+"""Two-phase learning dynamics: the science, knowing nothing of sweeps, tables or Ray."""
+
+from twophase.chaos import loss_barrier
+from twophase.errors import BadInput
+from twophase.transition import Transition, locate_transition
+
+__version__ = "0.1.0"
+__all__ = ["BadInput", "Transition", "__version__", "locate_transition", "loss_barrier"]

@@ -1,0 +1,262 @@
+"""Settings: one definition gives YAML keys, `--set`, table columns, defaults and identity."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+from twophase.data import DATA
+from twophase.errors import BadInput, unknown
+from twophase.models import ACTIVATIONS, INITS, MODELS
+from twophase.schedules import SCHEDULES
+
+Value = str | int | float
+OPTIMIZERS = ("sgd",)
+NORM_LAYERS = ("none", "batch")
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """What is known of one leaf of a setting beside its name and type.
+
+    Attributes:
+        doc: Its meaning.
+        unit: Its unit, or empty.
+        choices: The names that would do, for a leaf that is one of a list.
+        above: It must be greater than this.
+        least: It must be at least this.
+        below: It must be smaller than this.
+        old_value: For a leaf added in a later version: the value that means the old behaviour, left out of the hash.
+    """
+
+    doc: str
+    unit: str = ""
+    choices: Callable[[], Collection[str]] | None = None
+    above: float | None = None
+    least: float | None = None
+    below: float | None = None
+    old_value: Value | None = None
+
+
+def leaf(default: Any, doc: str, **spec: Any) -> Any:
+    """Declare one leaf; `MISSING` as default says that data set or model supply it."""
+    metadata = {"leaf": Leaf(doc, **spec)}
+    return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One point of the outer axes: everything that determines a run but its seed.
+
+    Make one with `setting`, which fills defaults and checks. What doesn't apply is ``"none"`` or 0.
+    """
+
+    data: str = leaf("mnist1d", "data set", choices=lambda: DATA)
+    num_train: int = leaf(MISSING, "training examples", unit="examples", least=1)
+    num_test: int = leaf(MISSING, "test examples", unit="examples", least=1)
+    data_seed: int = leaf(MISSING, "seed of the data's generator or split", least=0)
+    model: str = leaf("mlp", "architecture", choices=lambda: MODELS)
+    depth: int = leaf(MISSING, "layers before the head", unit="layers")
+    width: int = leaf(MISSING, "units or channels of a layer", unit="units")
+    activation: str = leaf(MISSING, "nonlinearity", choices=lambda: ACTIVATIONS)
+    norm_layer: str = leaf(MISSING, "normalisation after each layer", choices=lambda: NORM_LAYERS)
+    init: str = leaf(MISSING, "how parameters are drawn", choices=lambda: INITS)
+    optimizer: str = leaf("sgd", "update rule", choices=lambda: OPTIMIZERS)
+    lr: float = leaf(0.1, "peak learning rate", above=0)
+    momentum: float = leaf(0.9, "momentum of SGD", least=0, below=1)
+    weight_decay: float = leaf(1e-4, "L2 penalty added to every gradient, times the parameter", least=0)
+    batch_size: int = leaf(64, "examples of a minibatch", unit="examples", least=1)
+    num_steps: int = leaf(2000, "updates of a run", unit="steps", least=1)
+    schedule: str = leaf("cosine", "how the learning rate goes", choices=lambda: SCHEDULES)
+    milestones: str = leaf("0.5,0.75", "where schedule step decays, as fractions of the run")
+    gamma: float = leaf(0.1, "factor at each milestone", above=0)
+    precision: str = leaf("float32", "floating-point type", choices=lambda: ("float32", "float64"))
+    engine: str = leaf("lanes", "how children are trained", choices=lambda: ("lanes",))
+    device: str = leaf("cpu", "type of device", choices=lambda: ("cpu", "cuda"))
+
+    @property
+    def milestone_fractions(self) -> tuple[float, ...]:
+        """Milestones as numbers; empty unless the schedule is ``step``."""
+        return () if self.milestones == "none" else tuple(float(part) for part in self.milestones.split(","))
+
+    @property
+    def key(self) -> str:
+        """The contract's `setting_key`."""
+        return digest(self.identity())
+
+    def values(self) -> dict[str, Value]:
+        """All leaves by name, in order of definition."""
+        return {name: getattr(self, name) for name in LEAVES}
+
+    def identity(self) -> dict[str, Value]:
+        """The leaves that enter the hash: all but those at the value that means an older version's behaviour."""
+        return {k: v for k, v in self.values().items() if LEAVES[k].old_value is None or v != LEAVES[k].old_value}
+
+
+LEAVES: dict[str, Leaf] = {f.name: f.metadata["leaf"] for f in fields(Setting)}
+TYPES: dict[str, type] = {f.name: f.type for f in fields(Setting) if isinstance(f.type, type)}
+_DEFAULTS: dict[str, Value] = {f.name: f.default for f in fields(Setting) if f.default is not MISSING}
+_DATA_LEAVES = {name for source in DATA.values() for name in source.defaults}
+_MODEL_LEAVES = {name for model in MODELS.values() for name in model.defaults}
+_STEP_LEAVES = {"milestones", "gamma"}
+
+
+def digest(value: object) -> str:
+    """Hash canonical JSON: SHA-256, first 16 hex digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def setting(values: Mapping[str, object]) -> Setting:
+    """Make a setting from some of its leaves, the rest by default, and check it whole.
+
+    Args:
+        values: Leaves by flat name.
+
+    Returns:
+        The setting, every leaf filled in.
+
+    Raises:
+        BadInput: A leaf is unknown, of the wrong type or out of range, or doesn't apply to the rest.
+    """
+    for name in values:
+        if name not in LEAVES:
+            raise unknown("setting", name, LEAVES)
+    given = {name: coerce(name, value) for name, value in values.items()}
+    head = {name: given.get(name, _DEFAULTS[name]) for name in ("data", "model", "schedule")}
+    defaults = {**_DEFAULTS, **DATA[str(head["data"])].defaults, **MODELS[str(head["model"])].defaults}
+    filled: dict[str, Any] = {}
+    for name in LEAVES:
+        if applies(name, head):
+            filled[name] = given.get(name, defaults[name])
+        elif name in given and given[name] not in ("none", 0):
+            owner = "schedule" if name in _STEP_LEAVES else "data" if name in _DATA_LEAVES else "model"
+            raise BadInput(f"{name} does not apply to {owner} '{head[owner]}', got {given[name]!r}; leave it out")
+        else:
+            filled[name] = TYPES[name]() or ("none" if TYPES[name] is str else 0)
+    made = Setting(**{name: TYPES[name](value) for name, value in filled.items()})
+    _check_together(made)
+    return made
+
+
+def applies(name: str, head: Mapping[str, Value]) -> bool:
+    """Tell whether a leaf means anything for a choice of data, model and schedule."""
+    if name in _DATA_LEAVES:
+        return name in DATA[str(head["data"])].defaults
+    if name in _MODEL_LEAVES:
+        return name in MODELS[str(head["model"])].defaults
+    return name not in _STEP_LEAVES or head["schedule"] == "step"
+
+
+def coerce(name: str, value: object) -> Value:
+    """Check one leaf's value by itself and give it its type.
+
+    Raises:
+        BadInput: It has the wrong type or breaks the leaf's own rule.
+    """
+    spec, kind = LEAVES[name], TYPES[name]
+    if name == "milestones":
+        return _milestones(value)
+    if kind is str:
+        if not isinstance(value, str):
+            raise BadInput(f"{name} must be a word, got {value!r}; known: {', '.join(sorted(_choices(spec)))}")
+        if spec.choices and value not in spec.choices():
+            raise unknown(name, value, spec.choices())
+        return value
+    number = _number(name, value, is_integer=kind is int)
+    for rule, is_kept in _rules(spec, number):
+        if not is_kept:
+            raise BadInput(f"{name} must be {rule}, got {value}")
+    return number
+
+
+def _choices(spec: Leaf) -> Collection[str]:
+    return spec.choices() if spec.choices else ()
+
+
+def _number(name: str, value: object, *, is_integer: bool) -> int | float:
+    what = "an integer" if is_integer else "a finite number"
+    if isinstance(value, list | tuple):
+        raise BadInput(f"{name} must be {what}, got the list {list(value)}; to sweep it, use axes.{name}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadInput(f"{name} must be {what}, got {value!r}")
+    if not math.isfinite(value) or (is_integer and value != int(value)):
+        raise BadInput(f"{name} must be {what}, got {value}")
+    return int(value) if is_integer else float(value)
+
+
+def _rules(spec: Leaf, number: float) -> list[tuple[str, bool]]:
+    rules = []
+    if spec.above is not None:
+        rules.append((f"> {spec.above:g}", number > spec.above))
+    if spec.least is not None:
+        rules.append((f">= {spec.least:g}", number >= spec.least))
+    if spec.below is not None:
+        rules.append((f"< {spec.below:g}", number < spec.below))
+    return rules
+
+
+def _milestones(value: object) -> str:
+    """Give milestones their canonical text, ``0.5,0.75``."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    if value == "none":
+        return "none"
+    try:
+        numbers = [float(part) for part in parts]
+    except (TypeError, ValueError):
+        raise BadInput(f"milestones must be fractions of the run such as [0.5, 0.75], got {value!r}") from None
+    if not numbers or not all(0 < number < 1 for number in numbers) or sorted(set(numbers)) != numbers:
+        raise BadInput(f"milestones must be ascending fractions between 0 and 1, got {value!r}")
+    return ",".join(f"{number:g}" for number in numbers)
+
+
+def _check_together(made: Setting) -> None:
+    """Check what several leaves say together."""
+    architecture, source = MODELS[made.model], DATA[made.data]
+    for name, (low, high) in architecture.ranges.items():
+        value = getattr(made, name)
+        if not low <= value <= high:
+            raise BadInput(f"{name} of model '{made.model}' must be an integer from {low} to {high}, got {value}")
+    for name, known in architecture.choices.items():
+        if getattr(made, name) not in known:
+            raise BadInput(f"{name} of model '{made.model}' must be one of {', '.join(known)}, got {getattr(made, name)!r}")
+    total = made.num_train + made.num_test
+    if source.max_examples and total > source.max_examples:
+        raise BadInput(
+            f"num_train + num_test must be <= {source.max_examples} for data '{made.data}', "
+            f"got {made.num_train} + {made.num_test} = {total}"
+        )
+    if made.batch_size > made.num_train:
+        raise BadInput(f"batch_size must be <= num_train ({made.num_train}), got {made.batch_size}")
+    if made.norm_layer == "batch" and made.batch_size == 1:
+        raise BadInput("batch_size must be >= 2 with norm_layer 'batch', got 1")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a trial is measured; part of its identity.
+
+    Attributes:
+        train_sample: Training examples that train losses, train barriers and batch-norm statistics are computed on.
+        path_points: Points on the straight line between child and reference, ends included.
+    """
+
+    train_sample: int = 2048
+    path_points: int = 11
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting, one seed, one way of measuring."""
+
+    setting: Setting
+    seed: int
+    protocol: Protocol = Protocol()
+
+    @property
+    def key(self) -> str:
+        """The contract's `trial_key`: never depends on lists of fork steps, magnitudes or directions."""
+        protocol = {"train_sample": self.protocol.train_sample, "path_points": self.protocol.path_points}
+        return digest({"setting": self.setting.identity(), "seed": self.seed, "protocol": protocol})

@@ -1,0 +1,150 @@
+"""The training loop: minibatches, schedule, and one step for every lane."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from twophase import lanes
+from twophase.config import Setting
+from twophase.data import Dataset
+from twophase.lanes import LaneState
+from twophase.models import MODELS, LaneNetwork
+from twophase.schedules import SCHEDULES
+from twophase.seeding import stream
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class MinibatchOrder:
+    """The order in which one run sees the training set: a shuffle per epoch, partial batches dropped.
+
+    A pure function of (seed, purpose, step): any step can be asked for, in any order.
+    """
+
+    def __init__(self, setting: Setting, seed: int, *purpose: str | int, first_step: int = 0) -> None:
+        self._num_train, self._batch_size = setting.num_train, setting.batch_size
+        self._seed, self._purpose, self._first_step = seed, purpose, first_step
+        self._epoch, self._batches = -1, torch.empty(0)
+
+    def batch(self, step: int) -> Int[Tensor, " B"]:
+        """Indices of the minibatch that takes step `step` to the next."""
+        per_epoch = self._num_train // self._batch_size
+        epoch, position = divmod(step - self._first_step, per_epoch)
+        if epoch != self._epoch:
+            shuffle = torch.randperm(self._num_train, generator=stream(self._seed, *self._purpose, epoch))
+            self._batches = shuffle[: per_epoch * self._batch_size].view(per_epoch, self._batch_size)
+            self._epoch = epoch
+        return self._batches[position]
+
+
+def reference_order(setting: Setting, seed: int) -> MinibatchOrder:
+    """The minibatch order of the reference and of every perturbed child."""
+    return MinibatchOrder(setting, seed, "order")
+
+
+def control_order(setting: Setting, seed: int, fork_step: int, number: int) -> MinibatchOrder:
+    """The order of a control, which begins at its fork."""
+    return MinibatchOrder(setting, seed, "order", "control", fork_step, number, first_step=fork_step)
+
+
+def build_model(setting: Setting, dataset: Dataset, seed: int) -> LaneNetwork:
+    """Make the network of one seed at step 0, as one lane, on the CPU.
+
+    The draws are float32 whatever the precision, so that runs that differ in precision start at the same point.
+    """
+    architecture = MODELS[setting.model]
+    leaves = {name: getattr(setting, name) for name in architecture.defaults if name != "init"}
+    model = architecture.build(dataset.input_shape, dataset.num_classes, **leaves)
+    model.reset(setting.init, stream(seed, "init"))
+    return model.to(DTYPES[setting.precision])
+
+
+def make_optimizer(setting: Setting, model: LaneNetwork) -> torch.optim.Optimizer:
+    """Make the optimiser with its state in place from step 0, so that it forks like everything else."""
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=setting.lr, momentum=setting.momentum, weight_decay=setting.weight_decay
+    )
+    if setting.momentum > 0:
+        for parameter in model.parameters():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def initial_state(setting: Setting, dataset: Dataset, seed: int) -> LaneState:
+    """The whole state of one lane at step 0."""
+    model = build_model(setting, dataset, seed)
+    return lanes.read(model, make_optimizer(setting, model))
+
+
+def learning_rate(setting: Setting, step: int) -> float:
+    """Learning rate of the update that takes `step` to the next."""
+    factor = SCHEDULES[setting.schedule](step, setting.num_steps, setting.milestone_fractions, setting.gamma)
+    return setting.lr * factor
+
+
+def lane_losses(logits: Float[Tensor, "K B C"], labels: Tensor) -> Float[Tensor, " K"]:
+    """Mean cross-entropy of every lane; labels are shared, [B], or one batch per lane, [K, B]."""
+    num_lanes, batch, _ = logits.shape
+    flat = labels.expand(num_lanes, batch).flatten()
+    return F.cross_entropy(logits.flatten(0, 1), flat, reduction="none").view(num_lanes, batch).mean(1)
+
+
+class LaneTrainer:
+    """Trains K lanes in one batch of arithmetic.
+
+    Attributes:
+        step: Number of updates done.
+        lane_steps: Updates done, counted once per lane.
+    """
+
+    def __init__(self, setting: Setting, dataset: Dataset, state: LaneState, step: int = 0) -> None:
+        """Begin at `state`; `dataset` is on the device that is to train, in the setting's precision."""
+        self._setting, self._dataset = setting, dataset
+        self._model = build_model(setting, dataset, seed=0).to(dataset.train_inputs.device)
+        self._optimizer = make_optimizer(setting, self._model)
+        self.step, self.lane_steps = step, 0
+        self.load(state)
+
+    @property
+    def state(self) -> LaneState:
+        """A copy of the state of all lanes."""
+        return lanes.read(self._model, self._optimizer)
+
+    @property
+    def num_lanes(self) -> int:
+        """Number of lanes K."""
+        return self._model.num_lanes
+
+    def load(self, state: LaneState) -> None:
+        """Go on from a state of any number of lanes, at the same step."""
+        lanes.write(state, self._model, self._optimizer)
+
+    def advance(self, until: int, orders: Sequence[MinibatchOrder]) -> None:
+        """Train to step `until`.
+
+        Args:
+            until: The step to reach.
+            orders: One order that all lanes follow, or one per lane.
+        """
+        self._model.train()
+        while self.step < until:
+            self._update(self._minibatch(orders))
+            self.step += 1
+            self.lane_steps += self.num_lanes
+
+    def _minibatch(self, orders: Sequence[MinibatchOrder]) -> Int[Tensor, "..."]:
+        indices = [order.batch(self.step) for order in orders]
+        chosen = indices[0] if len(indices) == 1 else torch.stack(indices)
+        return chosen.to(self._dataset.train_inputs.device, non_blocking=True)
+
+    def _update(self, indices: Int[Tensor, "..."]) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self._setting, self.step)
+        self._optimizer.zero_grad(set_to_none=True)
+        logits = self._model(self._dataset.train_inputs[indices])
+        # The sum's gradient with respect to a lane is that lane's own: no lane sees another.
+        lane_losses(logits, self._dataset.train_labels[indices]).sum().backward()
+        self._optimizer.step()
