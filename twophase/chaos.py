@@ -8,6 +8,19 @@ from torch import Tensor
 
 from twophase.lanes import LaneState
 
+INDICATORS: dict[str, float] = {
+    "test_barrier": 0.05,
+    "train_barrier": 0.05,
+    "barrier_over_max": 0.05,
+    "test_error_barrier": 0.02,
+    "train_error_barrier": 0.02,
+    "disagreement": 0.05,
+}
+"""Columns that fall when a child connects to its reference, each with its default threshold.
+
+Losses in nats; errors as fractions, 2 % as in Frankle et al. (2020).
+"""
+
 
 def distance(state: LaneState, of: int = 0) -> Float[Tensor, " K"]:
     """‖θ_k − θ_of‖₂ over all parameters, for every lane, in float64."""

@@ -86,8 +86,8 @@ def locate_transition(
     and a fork step at which a seed has nothing is left out of that seed's curve. +inf is a diverged run: one is enough
     to make the mean +inf. A fork step at which no seed has anything is as if it were not in the grid.
 
-    **Verdict.** A seed is `located` if it crosses; `chaotic_throughout` if t* = +inf; `stable_from_start` if it is never
-    above *and* was observed at fork step 0, else `undetermined` (its t* is still 0). The setting's verdict is that of
+    **Verdict.** A seed is `located` if it crosses; `chaotic_throughout` if t* = +inf; `stable_from_start` if never
+    above *and* observed at fork step 0, else `undetermined` (its t* is still 0). The setting's verdict is that of
     strictly more than half the seeds; `undetermined` if there is none, or with fewer than two seeds.
 
     **Interval**, if located: the Student t interval of log(1 + t*) over seeds, joined with the cell of the median seed

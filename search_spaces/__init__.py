@@ -1,0 +1,7 @@
+"""What to try: the space format, its checks and the named presets."""
+
+from search_spaces.chaos_block import Chaos, Primary
+from search_spaces.source import parse_overrides, preset_names, preset_text
+from search_spaces.space import Space, load
+
+__all__ = ["Chaos", "Primary", "Space", "load", "parse_overrides", "preset_names", "preset_text"]

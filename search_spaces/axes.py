@@ -1,0 +1,68 @@
+"""The values of one axis: a list, a range or a log range."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from twophase.config import LEAVES, TYPES, Value, coerce
+from twophase.errors import BadInput, unknown
+
+FORMS = "a list, {range: [low, high], num: n} or {log: [low, high], num: n}"
+
+
+def axis_values(name: str, spec: object) -> tuple[Value, ...]:
+    """Expand one axis.
+
+    Args:
+        name: The leaf that it varies.
+        spec: What the space says of it.
+
+    Returns:
+        Its values, none twice, each checked by the leaf's own rule.
+
+    Raises:
+        BadInput: The axis is unknown, empty, malformed or repeats a value.
+    """
+    field = f"axes.{name}"
+    if name not in LEAVES:
+        raise unknown("axis", name, LEAVES)
+    if isinstance(spec, Mapping):
+        raw: Sequence[object] = _spread(field, spec, is_integer=TYPES[name] is int)
+    elif isinstance(spec, list | tuple):
+        raw = spec
+    else:
+        raise BadInput(f"{field} must be {FORMS}, got {spec!r}")
+    if not raw:
+        raise BadInput(f"{field} must have at least one value, got an empty list; leave it out to use the default")
+    values = tuple(coerce(name, value) for value in raw)
+    repeated = next((value for i, value in enumerate(values) if value in values[:i]), None)
+    if repeated is not None:
+        raise BadInput(f"{field} must not repeat a value, got {repeated!r} twice")
+    return values
+
+
+def _spread(field: str, spec: Mapping[object, object], *, is_integer: bool) -> list[float | int]:
+    kind = next((key for key in ("range", "log") if key in spec), None)
+    if kind is None or set(spec) != {kind, "num"}:
+        raise BadInput(f"{field} must be {FORMS}, got {dict(spec)!r}")
+    low, high = _ends(field, kind, spec[kind])
+    num = spec["num"]
+    if isinstance(num, bool) or not isinstance(num, int) or num < 2:
+        raise BadInput(f"{field}.num must be an integer >= 2, got {num!r}")
+    shares = [i / (num - 1) for i in range(num)]
+    if kind == "log":
+        points = [low * (high / low) ** share for share in shares]
+    else:
+        points = [low + (high - low) * share for share in shares]
+    # A value that came out of arithmetic is rounded: its identity must not hang on the last bits of a logarithm.
+    return [round(point) if is_integer else float(f"{point:.6g}") for point in points]
+
+
+def _ends(field: str, kind: str, ends: object) -> tuple[float, float]:
+    is_pair = isinstance(ends, list | tuple) and len(ends) == 2
+    if not is_pair or not all(isinstance(e, int | float) and not isinstance(e, bool) and math.isfinite(e) for e in ends):  # type: ignore[union-attr]
+        raise BadInput(f"{field}.{kind} must be two numbers [low, high], got {ends!r}")
+    low, high = (float(end) for end in ends)  # type: ignore[union-attr]
+    if not low < high or (kind == "log" and low <= 0):
+        rule = "0 < low < high" if kind == "log" else "low < high"
+        raise BadInput(f"{field}.{kind} must have {rule}, got {ends!r}")
+    return low, high

@@ -1,0 +1,203 @@
+"""The `chaos` block of a space: which children, measured when, judged by what."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from search_spaces.source import BLOCKS
+from twophase.chaos import INDICATORS
+from twophase.config import Protocol, Setting
+from twophase.errors import BadInput, unknown
+from twophase.experiment import Child
+from twophase.perturb import ORDER, PERTURBATIONS
+
+DEFAULT_FORK_STEPS = (0, 5, 10, 25, 50, 100, 200, 400, 800)
+_MEASURE = re.compile(r"end|\+?\d+|\d+(\.\d+)?ep")
+
+
+@dataclass(frozen=True)
+class Primary:
+    """The headline, declared before running; without a magnitude it is at the largest run."""
+
+    indicator: str = "test_barrier"
+    threshold: float = INDICATORS["test_barrier"]
+    magnitude: float | None = None
+
+
+@dataclass(frozen=True)
+class Chaos:
+    """What is done to each reference.
+
+    Attributes:
+        perturbations: Kinds, keys of `PERTURBATIONS`; the first is the primary's.
+        fork_steps: Steps to fork at, ascending; None for the default grid below each setting's end.
+        magnitudes: Sizes of the push, descending.
+        num_directions: Random draws per kind and fork step.
+        controls: Children of another data order per fork step.
+        measure_steps: As written: ``end``, ``+n``, ``80ep`` or a step as text.
+        primary: The headline.
+        protocol: How barriers are measured.
+    """
+
+    perturbations: tuple[str, ...] = ("gaussian",)
+    fork_steps: tuple[int, ...] | None = None
+    magnitudes: tuple[float, ...] = (1e-2, 1e-4)
+    num_directions: int = 2
+    controls: int = 1
+    measure_steps: tuple[str, ...] = ("end",)
+    primary: Primary = Primary()
+    protocol: Protocol = Protocol()
+
+    def children(self, setting: Setting) -> dict[Child, tuple[int, ...]]:
+        """List a setting's children and controls with their absolute measure steps."""
+        forks = self.fork_steps or tuple(step for step in DEFAULT_FORK_STEPS if step < setting.num_steps)
+        listed = {}
+        for fork in forks:
+            steps = self.absolute_steps(setting, fork)
+            kinds = [
+                Child(fork, kind, magnitude, direction)
+                for kind in self.perturbations
+                for magnitude in self.magnitudes
+                for direction in range(self.num_directions)
+            ]
+            orders = [Child(fork, ORDER, 0.0, number) for number in range(self.controls)]
+            listed.update({child: steps for child in [*kinds, *orders]} if steps else {})
+        return listed
+
+    def absolute_steps(self, setting: Setting, fork_step: int) -> tuple[int, ...]:
+        """Measure steps of a fork; absolute ones at or before it are skipped."""
+        return tuple(sorted({step for m in self.measure_steps if (step := measure_step(m, fork_step, setting)) > fork_step}))
+
+    def check(self, setting: Setting) -> None:
+        """Hold fork and measure steps against a setting's end.
+
+        Raises:
+            BadInput: One lies at or past it.
+        """
+        end = setting.num_steps
+        for step in self.fork_steps or ():
+            if step >= end:
+                raise BadInput(f"chaos.fork_steps must be below num_steps ({end} for model '{setting.model}'), got {step}")
+        for measure in self.measure_steps:
+            for fork in self.fork_steps or (0,):
+                step = measure_step(measure, fork, setting)
+                if step > end:
+                    where = f" after the fork at {fork}" if measure.startswith("+") else ""
+                    raise BadInput(
+                        f"chaos.measure_steps must not pass num_steps ({end} for model '{setting.model}'), "
+                        f"got {measure!r}{where} = step {step}"
+                    )
+
+
+def measure_step(measure: str, fork_step: int, setting: Setting) -> int:
+    """Turn a measure step as written into an absolute step."""
+    if measure == "end":
+        return setting.num_steps
+    if measure.startswith("+"):
+        return fork_step + int(measure)
+    if measure.endswith("ep"):
+        return round(float(measure.removesuffix("ep")) * (setting.num_train // setting.batch_size))
+    return int(measure)
+
+
+def read_chaos(raw: Any) -> Chaos:
+    """Check the block and give it its types.
+
+    Raises:
+        BadInput: A key is unknown or a value breaks a rule.
+    """
+    given = _mapping("chaos", raw)
+    defaults = Chaos()
+    kinds = _list("chaos.perturbation", given.get("perturbation", list(defaults.perturbations)), is_one_allowed=True)
+    for kind in kinds:
+        if kind not in PERTURBATIONS:
+            raise unknown("perturbation", kind, PERTURBATIONS)
+    forks = given.get("fork_steps")
+    magnitudes = _list("chaos.magnitudes", given.get("magnitudes", list(defaults.magnitudes)), is_one_allowed=True)
+    sizes = [_positive("chaos.magnitudes", size) for size in magnitudes]
+    chaos = Chaos(
+        perturbations=_distinct("chaos.perturbation", kinds),
+        fork_steps=None if forks is None else _fork_steps(forks),
+        magnitudes=tuple(sorted(_distinct("chaos.magnitudes", sizes), reverse=True)),
+        num_directions=_count("chaos.num_directions", given.get("num_directions", defaults.num_directions), least=1),
+        controls=_count("chaos.controls", given.get("controls", defaults.controls), least=0),
+        measure_steps=_measure_steps(given.get("measure_steps", list(defaults.measure_steps))),
+        primary=_primary(given.get("primary", {})),
+        protocol=Protocol(
+            train_sample=_count("chaos.train_sample", given.get("train_sample", Protocol.train_sample), least=1),
+            path_points=_count("chaos.path_points", given.get("path_points", Protocol.path_points), least=3),
+        ),
+    )
+    wanted = chaos.primary.magnitude
+    if wanted is not None and wanted not in chaos.magnitudes:
+        run = ", ".join(f"{size:g}" for size in chaos.magnitudes)
+        raise BadInput(f"chaos.primary.magnitude must be one of chaos.magnitudes ({run}), got {wanted:g}")
+    return chaos
+
+
+def _primary(raw: Any) -> Primary:
+    given = _mapping("chaos.primary", raw)
+    indicator = given.get("indicator", Primary.indicator)
+    if indicator not in INDICATORS:
+        raise unknown("indicator", indicator, INDICATORS)
+    magnitude = given.get("magnitude")
+    return Primary(
+        indicator,
+        _positive("chaos.primary.threshold", given.get("threshold", INDICATORS[indicator])),
+        None if magnitude is None else _positive("chaos.primary.magnitude", magnitude),
+    )
+
+
+def _mapping(block: str, raw: Any) -> Mapping[str, Any]:
+    if raw is None:
+        return {}
+    if not isinstance(raw, Mapping):
+        raise BadInput(f"{block} must be a mapping with keys {', '.join(BLOCKS[block])}, got {raw!r}")
+    for key in raw:
+        if key not in BLOCKS[block]:
+            raise unknown(f"key in {block}", key, BLOCKS[block])
+    return raw
+
+
+def _list(field: str, raw: Any, *, is_one_allowed: bool = False) -> list[Any]:
+    values = [raw] if is_one_allowed and isinstance(raw, str | int | float) else raw
+    if not isinstance(values, list | tuple):
+        raise BadInput(f"{field} must be a list, got {raw!r}")
+    if not values:
+        raise BadInput(f"{field} must have at least one entry, got an empty list")
+    return list(values)
+
+
+def _distinct(field: str, values: list[Any]) -> tuple[Any, ...]:
+    repeated = next((value for i, value in enumerate(values) if value in values[:i]), None)
+    if repeated is not None:
+        raise BadInput(f"{field} must not repeat an entry, got {repeated!r} twice")
+    return tuple(values)
+
+
+def _fork_steps(raw: Any) -> tuple[int, ...]:
+    steps = _list("chaos.fork_steps", raw, is_one_allowed=True)
+    checked = [_count("chaos.fork_steps", step, least=0) for step in steps]
+    return tuple(sorted(_distinct("chaos.fork_steps", checked)))
+
+
+def _measure_steps(raw: Any) -> tuple[str, ...]:
+    texts = [str(step) for step in _list("chaos.measure_steps", raw, is_one_allowed=True)]
+    for text in texts:
+        if not _MEASURE.fullmatch(text) or text in ("0", "+0"):
+            raise BadInput(f"chaos.measure_steps must hold 'end', steps > 0, '+n' or epochs as '80ep', got {text!r}")
+    return _distinct("chaos.measure_steps", texts)
+
+
+def _count(field: str, value: Any, *, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise BadInput(f"{field} must be an integer >= {least}, got {value!r}")
+    return value
+
+
+def _positive(field: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+        raise BadInput(f"{field} must be a number > 0, got {value!r}")
+    return float(value)

@@ -1,0 +1,1 @@
+"""The named presets, as YAML files."""

@@ -1,0 +1,156 @@
+"""Where a space comes from: a preset, a YAML file or a dict, with overrides laid over it."""
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from twophase.config import LEAVES
+from twophase.errors import BadInput, unknown
+
+BLOCKS: dict[str, tuple[str, ...]] = {
+    "chaos": (
+        "perturbation",
+        "fork_steps",
+        "magnitudes",
+        "num_directions",
+        "controls",
+        "measure_steps",
+        "primary",
+        "path_points",
+        "train_sample",
+    ),
+    "chaos.primary": ("indicator", "threshold", "magnitude"),
+}
+TOP = ("name", "base", "settings", "axes", "seeds", "chaos")
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the program."""
+    folder = resources.files("search_spaces.presets")
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def preset_text(name: str) -> str:
+    """A preset as YAML."""
+    return (resources.files("search_spaces.presets") / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def read_source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """Read a space as it was written.
+
+    Args:
+        source: A preset's name, a YAML file or a dict.
+
+    Returns:
+        Its top level, keys checked.
+
+    Raises:
+        BadInput: There is no such preset or file, it doesn't parse, is empty, or has an unknown key.
+    """
+    if isinstance(source, Mapping):
+        raw: Any = _plain(source)
+        where = "space"
+    elif str(source) in preset_names():
+        raw, where = _parse(preset_text(str(source)), str(source)), str(source)
+    else:
+        raw, where = _parse(_file_text(Path(source)), str(source)), str(source)
+    if not isinstance(raw, dict):
+        raise BadInput(f"{where} must be a mapping with keys {', '.join(TOP)}, got {'nothing' if raw is None else repr(raw)}")
+    for key in raw:
+        if key not in TOP:
+            raise unknown("key", key, TOP)
+    return raw
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """Read ``KEY=VALUE`` pairs of the command line; values are YAML.
+
+    Raises:
+        BadInput: A pair has no ``=`` or its value doesn't parse.
+    """
+    overrides = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise BadInput(f"--set takes KEY=VALUE, such as lr=0.05, got {pair!r}")
+        overrides[key.strip()] = _parse(text, f"--set {key}")
+    return overrides
+
+
+def apply_overrides(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay overrides over a space: the command line wins, and setting an axis' leaf replaces the axis.
+
+    Raises:
+        BadInput: A key is unknown.
+    """
+    merged = _plain(raw)
+    for key, value in overrides.items():
+        block, _, name = key.rpartition(".")
+        if key in LEAVES or (block == "base" and name in LEAVES):
+            _everywhere(merged, name, value)
+        elif block == "axes" and name in LEAVES:
+            _drop(merged, name)
+            _block(merged, "axes")[name] = value
+        elif key == "seeds" or (block in BLOCKS and name in BLOCKS[block]):
+            target = merged
+            for part in key.split(".")[:-1]:
+                target = _block(target, part)
+            target[name] = value
+        else:
+            raise unknown("key", key, _known_keys())
+    return merged
+
+
+def _known_keys() -> list[str]:
+    inner = [f"{block}.{name}" for block, names in BLOCKS.items() for name in names]
+    return [*LEAVES, *(f"axes.{name}" for name in LEAVES), *inner, "seeds"]
+
+
+def _everywhere(raw: dict[str, Any], name: str, value: Any) -> None:
+    _drop(raw, name)
+    _block(raw, "base")[name] = value
+
+
+def _drop(raw: dict[str, Any], name: str) -> None:
+    for part in (raw.get("base"), raw.get("axes"), *(raw.get("settings") or [])):
+        if isinstance(part, dict):
+            part.pop(name, None)
+
+
+def _block(raw: dict[str, Any], name: str) -> dict[str, Any]:
+    if raw.get(name) is None:
+        raw[name] = {}
+    if not isinstance(raw[name], dict):
+        raise BadInput(f"{name} must be a mapping, got {raw[name]!r}")
+    block: dict[str, Any] = raw[name]
+    return block
+
+
+def _plain(value: Any) -> Any:
+    """Copy nested mappings and sequences, so that what the caller holds stays as it was."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _file_text(path: Path) -> str:
+    if not path.is_file():
+        raise BadInput(f"no preset and no file is named '{path}'; presets: {', '.join(preset_names())}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read: {error}") from None
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return _plain(YAML(typ="safe", pure=True).load(text))
+    except MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise BadInput(f"{where}{line}: not YAML: {error.problem or error.context}") from None
+    except YAMLError as error:
+        raise BadInput(f"{where}: not YAML: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,154 @@
+"""A space, checked whole before anything starts: settings × seeds, and what is done to each."""
+
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search_spaces.axes import axis_values
+from search_spaces.chaos_block import Chaos, read_chaos
+from search_spaces.source import apply_overrides, read_source
+from twophase.config import LEAVES, Setting, Trial, applies, coerce, setting
+from twophase.errors import BadInput, unknown
+
+
+@dataclass(frozen=True)
+class Space:
+    """What to try.
+
+    Attributes:
+        name: Name of the study that it makes.
+        settings: Every point of the outer axes, none twice.
+        seeds: Replicate numbers.
+        chaos: What is done to each reference.
+        axes: Names of the leaves that vary.
+    """
+
+    name: str
+    settings: tuple[Setting, ...]
+    seeds: tuple[int, ...]
+    chaos: Chaos
+    axes: tuple[str, ...]
+
+    def trials(self) -> list[Trial]:
+        """All trials, setting by setting."""
+        return [Trial(point, seed, self.chaos.protocol) for point in self.settings for seed in self.seeds]
+
+
+def load(
+    source: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    name: str | None = None,
+    device: str = "cpu",
+) -> Space:
+    """Read a space and check it whole.
+
+    Args:
+        source: A preset's name, a YAML file or a dict.
+        overrides: Values by flat name or dotted path, laid over the space.
+        name: Name of the study, in place of the space's own.
+        device: What ``device: auto``, the default, stands for.
+
+    Returns:
+        The space, with every default filled in.
+
+    Raises:
+        BadInput: Anything is wrong with it; the message names field, rule, value and what would do.
+    """
+    raw = apply_overrides(read_source(source), overrides or {})
+    chaos = read_chaos(raw.get("chaos"))
+    points = _points(raw, device)
+    for point in points:
+        chaos.check(point)
+    axes = _mapping(raw, "axes")
+    varying = [leaf for leaf in LEAVES if len({getattr(point, leaf) for point in points}) > 1]
+    return Space(
+        _name(name if name is not None else raw.get("name")),
+        points,
+        _seeds(raw.get("seeds", 3)),
+        chaos,
+        tuple(dict.fromkeys([*axes, *varying])),
+    )
+
+
+def _points(raw: Mapping[str, Any], device: str) -> tuple[Setting, ...]:
+    base = {"device": "auto", **_mapping(raw, "base")}
+    listed = _settings_list(raw)
+    axes = {leaf: axis_values(leaf, spec) for leaf, spec in _mapping(raw, "axes").items()}
+    for values in [base, *listed]:
+        for leaf in values:
+            if leaf not in LEAVES:
+                raise unknown("setting", leaf, LEAVES)
+    for i, values in enumerate(listed):
+        both = next((leaf for leaf in values if leaf in axes), None)
+        if both:
+            raise BadInput(f"{both} must be in settings or in axes, not both; got it in settings[{i}] and axes.{both}")
+    crossed = [
+        {**base, **values, **dict(zip(axes, combination, strict=True))}
+        for values in listed
+        for combination in itertools.product(*axes.values())
+    ]
+    own = [set(values) | set(axes) for values in listed for _ in itertools.product(*axes.values())]
+    points = [setting(_resolved(v, keys, crossed, device)) for v, keys in zip(crossed, own, strict=True)]
+    for i, point in enumerate(points):
+        if point in points[:i]:
+            raise BadInput(f"settings must differ, got this one twice: model '{point.model}', lr {point.lr:g}")
+    return tuple(points)
+
+
+def _resolved(
+    values: Mapping[str, Any], own: set[str], crossed: list[dict[str, Any]], device: str
+) -> dict[str, Any]:
+    """Drop leaves of `base` that mean nothing for this point but do for another; resolve the device."""
+    kept = {}
+    for leaf, value in values.items():
+        is_shared = leaf not in own and not applies(leaf, _head(values)) and any(applies(leaf, _head(o)) for o in crossed)
+        if not is_shared:
+            kept[leaf] = value
+    if kept["device"] == "auto":
+        kept["device"] = device
+    return kept
+
+
+def _head(values: Mapping[str, Any]) -> dict[str, Any]:
+    default = {"data": "mnist1d", "model": "mlp", "schedule": "cosine"}
+    return {leaf: coerce(leaf, values.get(leaf, name)) for leaf, name in default.items()}
+
+
+def _settings_list(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
+    listed = raw.get("settings")
+    if listed is None:
+        return [{}]
+    if not isinstance(listed, list) or not listed or not all(isinstance(values, dict) for values in listed):
+        raise BadInput(f"settings must be a list of mappings such as {{model: mlp, depth: 5}}, got {listed!r}")
+    return listed
+
+
+def _mapping(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
+    block = raw.get(name)
+    if block is None:
+        return {}
+    if not isinstance(block, dict):
+        raise BadInput(f"{name} must be a mapping from settings to values, got {block!r}")
+    return block
+
+
+def _seeds(raw: Any) -> tuple[int, ...]:
+    seeds = list(range(raw)) if isinstance(raw, int) and not isinstance(raw, bool) and raw > 0 else raw
+    is_list = isinstance(seeds, list) and bool(seeds)
+    if not is_list or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds):
+        raise BadInput(f"seeds must be a number of seeds >= 1 or a list of integers >= 0, got {raw!r}")
+    if len(set(seeds)) < len(seeds):
+        raise BadInput(f"seeds must not repeat a seed, got {raw!r}")
+    return tuple(seeds)
+
+
+def _name(raw: Any) -> str:
+    if raw is None:
+        raise BadInput("name must be given: the study's folder is called so")
+    if not isinstance(raw, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", raw):
+        raise BadInput(f"name must be of letters, digits, '.', '_' and '-', got {raw!r}")
+    return raw
