@@ -62,11 +62,12 @@ def is_running(pid: int, process_started: float) -> bool:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
-        return abs(process.create_time() - process_started) <= _START_TOLERANCE_SECONDS
+        started: float = process.create_time()
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
         return True
+    return abs(started - process_started) <= _START_TOLERANCE_SECONDS
 
 
 def is_stale(holder: Holder, heartbeat: float, now: float) -> bool:

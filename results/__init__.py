@@ -1,0 +1,41 @@
+"""What a study keeps: schema, atomic store, query. Imports none of our other packages."""
+
+from results.commits import STATUSES, TRIAL_COLUMNS, Commit, CommittedFile, read_commits
+from results.errors import LeaseHeld, LeaseLost, SchemaError, StudyError
+from results.integrity import Finding, check
+from results.layout import studies_in
+from results.lease import Lease, live_holder
+from results.query import Study, create, open  # noqa: A004 - `results.open(path)` is the contract
+from results.schema import VERSION, Column, Table, arrow_schema
+from results.store import remove_commit, sweep, write_derived, write_part, write_trials
+from results.tables import TABLES
+
+__all__ = [
+    "STATUSES",
+    "TABLES",
+    "TRIAL_COLUMNS",
+    "VERSION",
+    "Column",
+    "Commit",
+    "CommittedFile",
+    "Finding",
+    "Lease",
+    "LeaseHeld",
+    "LeaseLost",
+    "SchemaError",
+    "Study",
+    "StudyError",
+    "Table",
+    "arrow_schema",
+    "check",
+    "create",
+    "live_holder",
+    "open",
+    "read_commits",
+    "remove_commit",
+    "studies_in",
+    "sweep",
+    "write_derived",
+    "write_part",
+    "write_trials",
+]

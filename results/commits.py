@@ -1,0 +1,191 @@
+"""A commit: the small file, written last, that makes a part's rows exist."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from results.errors import SchemaError, StudyError
+from results.files import json_bytes
+from results.layout import StudyFolder
+from results.schema import IDENTITY, Column, Value, check_names, checked
+from results.tables import TABLES
+
+STATUSES = ("ok", "diverged", "failed")
+
+TRIAL_COLUMNS: dict[str, Column] = {
+    **{column.name: column for column in TABLES["trials"].columns if column.name not in ("status", "error")},
+    "reference_digest": Column("reference_digest", "string", "", "hash of the reference's final state"),
+}
+"""What a commit may say about its trial; each is optional."""
+
+_RELISTINGS = 100
+
+
+@dataclass(frozen=True)
+class CommittedFile:
+    """One data file of a commit; `name` is its file name in the table's folder."""
+
+    table: str
+    name: str
+    num_rows: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What one part holds, and of which trial.
+
+    `keys` are study, setting_key, seed and every setting leaf; `covers` is the caller's; `trial` has any of
+    `TRIAL_COLUMNS`. Of one trial only the commits of the highest generation are live.
+    """
+
+    trial_key: str
+    part: str
+    generation: int
+    status: str
+    error: str
+    lease_id: str
+    keys: Mapping[str, Value]
+    trial: Mapping[str, Value]
+    covers: Any
+    files: tuple[CommittedFile, ...]
+
+    @property
+    def stem(self) -> str:
+        """Name of the commit file, and first part of its data files' names."""
+        return f"{self.trial_key}-{self.part}"
+
+
+def commit_bytes(commit: Commit) -> bytes:
+    """The commit as strict JSON: NaN as null, infinities as text.
+
+    Raises:
+        SchemaError: `covers` is not JSON.
+    """
+    content = asdict(commit)
+    content["keys"] = {name: _to_json(value) for name, value in commit.keys.items()}
+    content["trial"] = {name: _to_json(value) for name, value in commit.trial.items()}
+    try:
+        return json_bytes(content)
+    except (TypeError, ValueError) as error:
+        raise SchemaError(f"covers of part {commit.part!r} must be strict JSON: {error}") from error
+
+
+def parse_commit(study: StudyFolder, path: Path, text: str) -> Commit:
+    """The commit in `text`, read from `path`; leaves that it is older than get their fill.
+
+    Raises:
+        StudyError: it is damaged.
+    """
+    try:
+        content = json.loads(text)
+        content["files"] = tuple(CommittedFile(**file) for file in content["files"])
+        content["keys"] = checked_keys(study, _filled(study, content["keys"]), is_stored=True)
+        content["trial"] = checked_trial(content["trial"], is_stored=True)
+        commit = Commit(**content)
+        if path.name != f"{commit.stem}.json":
+            raise ValueError(f"it is about part {commit.stem}")
+        if any(file.table not in TABLES or Path(file.name).name != file.name for file in commit.files):
+            raise ValueError("it names a file outside the tables")
+        _check_types(commit)
+    except (ValueError, TypeError, KeyError, AttributeError, SchemaError) as error:
+        raise StudyError(
+            f"damaged commit file {path}: {error or type(error).__name__}; remove it to have its rows computed again"
+        ) from error
+    return commit
+
+
+def checked_keys(study: StudyFolder, keys: Mapping[str, Any], *, is_stored: bool = False) -> dict[str, Value]:
+    """Study, setting key, seed and leaves, as their columns' types.
+
+    Raises:
+        SchemaError: one is missing, unknown, of another type, or the study is another one.
+    """
+    columns = {name: IDENTITY[name] for name in ("study", "setting_key", "seed")}
+    columns.update({column.name: column for column in study.setting_columns})
+    check_names("keys", keys, columns)
+    values = {name: _from_json(column, keys[name]) if is_stored else keys[name] for name, column in columns.items()}
+    result = {name: checked(column, values[name], is_key=True) for name, column in columns.items()}
+    if result["study"] != study.name:
+        raise SchemaError(f"keys are of study {result['study']!r}, not {study.name!r}")
+    return result
+
+
+def checked_trial(trial: Mapping[str, Any], *, is_stored: bool = False) -> dict[str, Value]:
+    """The trial summary, as its columns' types.
+
+    Raises:
+        SchemaError: a name is unknown or a value of another type.
+    """
+    check_names("trial", trial, TRIAL_COLUMNS.keys() & trial.keys())
+    values = {name: _from_json(TRIAL_COLUMNS[name], value) if is_stored else value for name, value in trial.items()}
+    return {name: checked(TRIAL_COLUMNS[name], value, is_key=False) for name, value in values.items()}
+
+
+def read_all_commits(study: StudyFolder) -> list[Commit]:
+    """Every commit, superseded ones included, by trial and part.
+
+    Raises:
+        StudyError: one is damaged.
+    """
+    for _ in range(_RELISTINGS):
+        try:
+            # A file that vanishes between listing and reading was replaced by others that this listing lacks.
+            paths = sorted(study.commits_path.glob("[!.]*.json"))
+            texts = [path.read_text(encoding="utf-8", errors="replace") for path in paths]
+        except FileNotFoundError:
+            continue
+        return [parse_commit(study, path, text) for path, text in zip(paths, texts, strict=True)]
+    raise StudyError(f"the commits of {study.path} change all the time; try again")
+
+
+def live_commits(commits: Iterable[Commit]) -> list[Commit]:
+    """Those of the highest generation of each trial."""
+    commits = list(commits)
+    newest: dict[str, int] = {}
+    for commit in commits:
+        newest[commit.trial_key] = max(commit.generation, newest.get(commit.trial_key, 0))
+    return [commit for commit in commits if commit.generation == newest[commit.trial_key]]
+
+
+def read_commits(study: StudyFolder) -> list[Commit]:
+    """The live commits, by trial and part.
+
+    Raises:
+        StudyError: a commit file is damaged.
+    """
+    return live_commits(read_all_commits(study))
+
+
+def _filled(study: StudyFolder, keys: Mapping[str, Any]) -> dict[str, Any]:
+    fills = {column.name: column.fill for column in study.setting_columns if column.fill is not None}
+    return {**fills, **keys}
+
+
+def _check_types(commit: Commit) -> None:
+    words = (commit.trial_key, commit.part, commit.status, commit.error, commit.lease_id)
+    counts = [commit.generation, *(count for file in commit.files for count in (file.num_rows, file.num_bytes))]
+    if not all(isinstance(word, str) for word in words) or commit.status not in STATUSES:
+        raise ValueError("a name or the status is wrong")
+    if not all(isinstance(count, int) and count >= 0 for count in counts):
+        raise ValueError("a count is wrong")
+
+
+def _to_json(value: Value) -> Value | None:
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return None if math.isnan(value) else str(value)
+
+
+def _from_json(column: Column, value: Any) -> Any:
+    if column.type != "float":
+        return value
+    if value is None:
+        return math.nan
+    return float(value) if value in ("inf", "-inf") else value

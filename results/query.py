@@ -1,0 +1,156 @@
+"""Reading a study: exactly the committed rows, at any time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from results.commits import read_commits
+from results.errors import StudyError, unknown_name
+from results.layout import StudyFolder, make_folder, read_folder, table_named
+from results.schema import Column
+from results.tables import TABLES
+from results.trials import trials_table
+
+Filter = tuple[str, str, Any]
+Filters = Sequence[Filter] | Sequence[Sequence[Filter]]
+
+_RELISTINGS = 100
+
+
+class Study(StudyFolder):
+    """A study that can be read; made by `open` or `create`."""
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables; one without rows is there too, and empty."""
+        return tuple(TABLES)
+
+    def table(self, name: str, columns: Sequence[str] | None = None, filters: Filters | None = None) -> pd.DataFrame:
+        """The committed, live rows of a table, sorted by trial and the table's keys.
+
+        Args:
+            name: one of `tables`.
+            columns: those to return, in this order; all by default.
+            filters: as pyarrow's: `[("lr", ">", 0.1), …]` all of which hold, or a list of such lists one of which
+                holds; on any column, selected or not.
+
+        Raises:
+            StudyError: a table or column is unknown, a filter is wrong, or a file is damaged.
+        """
+        row_key = table_named(name).row_key
+        known = self.schema(name).names
+        wanted = known if columns is None else _known(columns, known)
+        tested = _known(_filtered_columns(filters), known)
+        expression = _expression(filters)
+        needed = list(dict.fromkeys([*wanted, *row_key, *tested]))
+        try:
+            rows = _read(self, name, needed, expression, tested)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError) as error:
+            raise StudyError(f"cannot read table {name!r} of {self.path}: {_first_line(error)}") from error
+        rows = rows.sort_by([(key, "ascending") for key in row_key])
+        frame: pd.DataFrame = rows.select(wanted).to_pandas()
+        return frame
+
+
+def open(path: str | os.PathLike[str]) -> Study:  # noqa: A001 - `results.open(path)` is the contract
+    """Opens the study in the folder `path`.
+
+    Raises:
+        StudyError: it is not there, is no study, is damaged, or was written by a newer version.
+    """
+    return _study(read_folder(path))
+
+
+def create(path: str | os.PathLike[str], *, study: str, setting_columns: Sequence[Column]) -> Study:
+    """Makes the study in the folder `path`, or opens it and lets its setting leaves grow.
+
+    Raises:
+        StudyError: it cannot be written, or is something else.
+        SchemaError: a leaf has gone, changed its type, or is new without a `fill`.
+    """
+    return _study(make_folder(path, study=study, setting_columns=setting_columns))
+
+
+def _study(folder: StudyFolder) -> Study:
+    return Study(folder.path, folder.name, folder.setting_columns)
+
+
+def _known(names: Iterable[str], known: Sequence[str]) -> list[str]:
+    names = list(names)
+    for name in names:
+        if name not in known:
+            raise StudyError(unknown_name("column", name, known))
+    return names
+
+
+def _filtered_columns(filters: Filters | None) -> list[str]:
+    try:
+        flat = [term for item in filters or [] for term in ([item] if isinstance(item, tuple) else item)]
+        return [column for column, _, _ in flat]
+    except (TypeError, ValueError):
+        raise StudyError(
+            f"filters must be a list of (column, operator, value), or a list of such lists, got {filters!r}"
+        ) from None
+
+
+def _expression(filters: Filters | None) -> pc.Expression | None:
+    if not filters:
+        return None
+    try:
+        return pq.filters_to_expression(filters)
+    except (ValueError, TypeError, pa.ArrowException) as error:
+        raise StudyError(f"cannot filter by {filters!r}: {_first_line(error)}") from error
+
+
+def _read(
+    study: StudyFolder, name: str, needed: list[str], expression: pc.Expression | None, tested: Sequence[str]
+) -> pa.Table:
+    """Rows that fulfil `expression`, with the columns `needed`."""
+    if name == "trials":
+        rows = trials_table(study, read_commits(study))
+        return (rows if expression is None else rows.filter(expression)).select(needed)
+    fills = {column.name: column.fill for column in study.setting_columns if column.fill is not None}
+    # In old files a grown column is null until it is filled, so a filter on it must wait.
+    late = not fills.keys().isdisjoint(tested)
+    rows = _scan(study, name, needed, None if late else expression)
+    for position, column in enumerate(rows.column_names):
+        if column in fills:
+            filled = pc.fill_null(rows.column(position), pa.scalar(fills[column], rows.schema.field(position).type))
+            rows = rows.set_column(position, column, filled)
+    return rows.filter(expression) if late else rows
+
+
+def _scan(study: StudyFolder, name: str, needed: list[str], expression: pc.Expression | None) -> pa.Table:
+    schema = pa.schema([field.with_nullable(True) for field in study.schema(name)])
+    for _ in range(_RELISTINGS):
+        paths = _live_files(study, name)
+        if not paths:
+            return schema.empty_table().select(needed)
+        try:
+            dataset = ds.dataset(paths, schema=schema, format="parquet")
+            return dataset.to_table(columns=needed, filter=expression)
+        except FileNotFoundError:
+            # Swept between listing and reading: then a new listing names other files. The same ones are truly lost.
+            if paths == _live_files(study, name):
+                raise
+    raise StudyError(f"table {name!r} of {study.path} changes all the time; try again")
+
+
+def _live_files(study: StudyFolder, name: str) -> list[str]:
+    if table_named(name).is_derived:
+        path = study.derived_file(name)
+        return [str(path)] if path.exists() else []
+    files = (file for commit in read_commits(study) for file in commit.files if file.table == name)
+    return sorted(str(study.path / file.table / file.name) for file in files)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,184 @@
+"""Ray: started on loopback or joined, used for one sweep, and left with nothing running."""
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+import twophase
+from study.planner import Job, lane_steps
+from study.worker import Place
+from twophase.errors import BadInput
+
+PACKAGES = ("twophase", "search_spaces", "results", "study")
+WORKER_RETRIES = 3
+_BEFORE_IMPORT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_DEDUP_LOGS": "1",
+}
+_IN_WORKERS = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+
+class EnvironmentFault(RuntimeError):  # noqa: N818 - the contract's word for exit status 3
+    """The machine or the cluster failed, not the study."""
+
+
+def check_not_shadowed(folder: Path) -> None:
+    """Workers look for packages in the driver's folder first: a stray one there would be taken for ours.
+
+    Raises:
+        BadInput: `folder` holds a package or module of one of our names that isn't ours.
+    """
+    for name in PACKAGES:
+        ours = Path(str(import_module(name).__file__)).resolve()
+        for other in (folder / name / "__init__.py", folder / f"{name}.py"):
+            if other.is_file() and other.resolve() != ours:
+                raise BadInput(f"{other} would be imported in place of {ours}; run from another folder")
+
+
+@contextmanager
+def terminated_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end a run the way that Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    old = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
+def run_jobs(
+    jobs: list[Job], place: Place, *, workers: int | None, gpus_per_trial: float, address: str | None
+) -> dict[str, str]:
+    """Run jobs on Ray.
+
+    Args:
+        jobs: What to do, the most costly first.
+        place: Where workers read and write.
+        workers: Most jobs at a time; default: one per processor, or what the cluster holds.
+        gpus_per_trial: GPUs of one job, may be a fraction.
+        address: A cluster's address; None starts Ray here, on loopback.
+
+    Returns:
+        Trial key -> cause, for jobs whose worker died too often.
+
+    Raises:
+        EnvironmentFault: The disk is full, or the cluster can't be reached or went away.
+    """
+    for name, value in _BEFORE_IMPORT.items():
+        os.environ.setdefault(name, value)
+    import ray  # noqa: PLC0415 - reads the environment when it is imported, and takes a second
+
+    _start(ray, workers, gpus_per_trial, address)
+    try:
+        return _tune(jobs, place, workers, gpus_per_trial, address)
+    finally:
+        ray.shutdown()
+
+
+def _start(ray: Any, workers: int | None, gpus_per_trial: float, address: str | None) -> None:
+    settings: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "runtime_env": {"env_vars": _IN_WORKERS},
+    }
+    try:
+        if address is not None:
+            ray.init(address=address, **settings)
+            return
+        ray.init(
+            num_cpus=workers or num_processors(),
+            num_gpus=num_local_gpus() if gpus_per_trial else 0,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            object_store_memory=128 * 1024**2,
+            **settings,
+        )
+    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+        where = address or "this machine"
+        raise EnvironmentFault(f"Ray can't be used on {where}: {str(error).splitlines()[0]}") from error
+
+
+def _tune(
+    jobs: list[Job], place: Place, workers: int | None, gpus_per_trial: float, address: str | None
+) -> dict[str, str]:
+    from ray import tune  # noqa: PLC0415 - as above
+
+    from study.progress import Progress  # noqa: PLC0415 - imports Ray
+    from study.trainable import JobRunner  # noqa: PLC0415 - imports Ray
+
+    for noisy in ("ray.tune", "ray.train", "ray"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    progress = Progress(len(jobs), sum(lane_steps(job.trial.setting, job.todo) for job in jobs))
+    with tempfile.TemporaryDirectory(prefix="twophase-ray-") as scratch, redirect_stdout(sys.stderr):
+        tuner = tune.Tuner(
+            tune.with_resources(JobRunner, {"cpu": 1, "gpu": gpus_per_trial}),
+            param_space={"work": tune.grid_search([_work(job, place) for job in jobs])},
+            tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=workers),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[progress],
+                failure_config=tune.FailureConfig(max_failures=WORKER_RETRIES),
+            ),
+        )
+        grid = tuner.fit()
+    progress.close()
+    if progress.faults:
+        raise EnvironmentFault(progress.faults[0])
+    return {
+        grid[i].config["work"]["trial_key"]: _last_line(grid[i].error)
+        for i in range(len(grid))
+        if grid[i].error is not None
+    }
+
+
+def _work(job: Job, place: Place) -> dict[str, Any]:
+    """What a worker is told: text and paths, for Ray keeps it for every trial."""
+    return {
+        "trial_key": job.trial.key,
+        "job": json.dumps(job.to_json()),
+        "place": asdict(place),
+        "version": twophase.__version__,
+    }
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def num_processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def num_local_gpus() -> int:
+    """GPUs of this machine."""
+    return torch.cuda.device_count()

@@ -1,0 +1,111 @@
+"""What a study has declared: its primary, pinned by the first run, and its measure steps."""
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search_spaces import Primary, Space
+from twophase.chaos import INDICATORS
+from twophase.errors import BadInput
+
+FILE = "_declared.json"
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A study's declarations.
+
+    Attributes:
+        primary: The headline.
+        perturbation: The primary's kind.
+        measure: The primary's measure step as written.
+        magnitudes: All magnitudes that were ever asked for, descending.
+        measures: All measure steps as written.
+    """
+
+    primary: Primary = Primary()
+    perturbation: str = "gaussian"
+    measure: str = "end"
+    magnitudes: tuple[float, ...] = ()
+    measures: tuple[str, ...] = ("end",)
+
+    @property
+    def primary_magnitude(self) -> float:
+        """The primary's magnitude: as named, or the largest run; NaN before any."""
+        return self.primary.magnitude or max(self.magnitudes, default=float("nan"))
+
+
+def read_declared(folder: Path) -> Declared | None:
+    """Read a study's declarations; None if it has none yet."""
+    try:
+        raw: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    primary = Primary(**raw.pop("primary"))
+    return Declared(primary, raw["perturbation"], raw["measure"], tuple(raw["magnitudes"]), tuple(raw["measures"]))
+
+
+def declare(space: Space, old: Declared | None, *, is_primary_named: bool) -> Declared:
+    """Add a space's declarations to a study's.
+
+    Args:
+        space: What is to be run.
+        old: What the study declared before.
+        is_primary_named: Whether the space says what its primary is.
+
+    Returns:
+        The union; the primary stays what the first run made it.
+
+    Raises:
+        BadInput: The space names another primary.
+    """
+    chaos = space.chaos
+    measure = "end" if "end" in chaos.measure_steps else chaos.measure_steps[0]
+    if old is None:
+        return Declared(chaos.primary, chaos.perturbations[0], measure, chaos.magnitudes, chaos.measure_steps)
+    magnitudes = tuple(sorted({*old.magnitudes, *chaos.magnitudes}, reverse=True))
+    measures = tuple(dict.fromkeys([*old.measures, *chaos.measure_steps]))
+    merged = Declared(old.primary, old.perturbation, old.measure, magnitudes, measures)
+    if is_primary_named:
+        _hold_against(chaos.primary, merged)
+    return merged
+
+
+def _hold_against(named: Primary, pinned: Declared) -> None:
+    pairs = {
+        "indicator": (named.indicator, pinned.primary.indicator),
+        "threshold": (named.threshold, pinned.primary.threshold),
+        "magnitude": (named.magnitude or pinned.primary_magnitude, pinned.primary_magnitude),
+    }
+    for name, (new, old) in pairs.items():
+        if new != old:
+            raise BadInput(
+                f"chaos.primary.{name} was pinned to {old} by the study's first run, got {new}; "
+                "leave it out, or choose another --name"
+            )
+
+
+def write_declared(folder: Path, declared: Declared) -> None:
+    """Write declarations whole or not at all."""
+    primary = {"indicator": declared.primary.indicator, "threshold": declared.primary.threshold}
+    content = {
+        "primary": {**primary, "magnitude": declared.primary.magnitude},
+        "perturbation": declared.perturbation,
+        "measure": declared.measure,
+        "magnitudes": declared.magnitudes,
+        "measures": declared.measures,
+    }
+    handle, name = tempfile.mkstemp(dir=folder, prefix=".")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(name, folder / FILE)
+
+
+def default_threshold(indicator: str) -> float:
+    """The threshold of an indicator that isn't the primary."""
+    return INDICATORS[indicator]

@@ -1,0 +1,220 @@
+"""What is planned minus what is there is what to do.
+
+Perturbation time, magnitude and direction are folded into trials: a trial's children share its reference.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from results import Commit
+from search_spaces import Space
+from twophase.config import Protocol, Setting, Trial, digest, setting
+from twophase.experiment import SENTINEL, Child, Todo
+from twophase.lanes import MIN_LANES
+from twophase.perturb import NONE, ORDER
+
+Covers = dict[str, Any]
+Steps = dict[Child, set[int]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one Ray trial does: the missing part of one trial.
+
+    Attributes:
+        trial: Setting, seed, protocol.
+        todo: What is missing.
+        whole: All that the trial then has, in case its reference can't be reproduced and all must be done again.
+        reference_digest: The stored reference's, or empty.
+        generation: That of the rows that are there.
+    """
+
+    trial: Trial
+    todo: Todo
+    whole: Todo
+    reference_digest: str = ""
+    generation: int = 0
+
+    @property
+    def covers(self) -> Covers:
+        """What the job's commit will cover."""
+        return covers_of(self.todo)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON."""
+        trial = self.trial
+        return {
+            "setting": trial.setting.values(),
+            "seed": trial.seed,
+            "protocol": {"train_sample": trial.protocol.train_sample, "path_points": trial.protocol.path_points},
+            "todo": covers_of(self.todo),
+            "whole": covers_of(self.whole),
+            "reference_digest": self.reference_digest,
+            "generation": self.generation,
+        }
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> "Job":
+        """The reverse of `to_json`."""
+        trial = Trial(setting(raw["setting"]), raw["seed"], Protocol(**raw["protocol"]))
+        return cls(trial, todo_of(raw["todo"]), todo_of(raw["whole"]), raw["reference_digest"], raw["generation"])
+
+
+@dataclass
+class Plan:
+    """A space held against a store.
+
+    Attributes:
+        jobs: What is to be run, the most costly first.
+        num_trials: Trials planned.
+        num_done: Trials of which nothing is missing.
+        num_failed: Trials that failed before and are left alone.
+        num_children: Children planned, controls included, sentinels not.
+        lane_steps: Cost of all that is planned, had nothing been there.
+        pair_lane_steps: The same as independent pairs of trainings.
+        todo_lane_steps: Cost of `jobs`.
+        num_rows: Rows planned over all tables.
+    """
+
+    jobs: list[Job] = field(default_factory=list)
+    num_trials: int = 0
+    num_done: int = 0
+    num_failed: int = 0
+    num_children: int = 0
+    lane_steps: int = 0
+    pair_lane_steps: int = 0
+    todo_lane_steps: int = 0
+    num_rows: int = 0
+
+
+def covers_of(todo: Todo) -> Covers:
+    """A todo as JSON, in a canonical order."""
+    return {
+        "trajectory": todo.is_trajectory_wanted,
+        "measure_steps": [[*_child_json(child), sorted(steps)] for child, steps in sorted(todo.measure_steps.items())],
+        "divergence": [_child_json(child) for child in sorted(todo.divergence)],
+    }
+
+
+def todo_of(covers: Mapping[str, Any]) -> Todo:
+    """The reverse of `covers_of`."""
+    return Todo(
+        {Child(*entry[:4]): tuple(entry[4]) for entry in covers["measure_steps"]},
+        frozenset(Child(*entry) for entry in covers["divergence"]),
+        covers["trajectory"],
+    )
+
+
+def part_name(covers: Covers) -> str:
+    """Name of the part that covers this: the same work has the same name, and replaces itself."""
+    return digest(covers)[:8]
+
+
+def planned(space: Space, point: Setting) -> Todo:
+    """All that a space wants of each trial of a setting."""
+    children = space.chaos.children(point)
+    measured = sorted({step for steps in children.values() for step in steps})
+    sentinel = {SENTINEL: tuple(measured)} if measured else {}
+    return Todo({**sentinel, **children}, frozenset(children))
+
+
+def make_plan(space: Space, commits: Iterable[Commit] = ()) -> Plan:
+    """Hold a space against what is there.
+
+    Args:
+        space: What is wanted.
+        commits: The store's live commits.
+
+    Returns:
+        What is missing, and counts.
+    """
+    by_trial: dict[str, list[Commit]] = {}
+    for commit in commits:
+        by_trial.setdefault(commit.trial_key, []).append(commit)
+    plan = Plan()
+    for trial in space.trials():
+        wanted = planned(space, trial.setting)
+        _count(plan, trial, wanted)
+        _add(plan, trial, wanted, by_trial.get(trial.key, []))
+    plan.jobs.sort(key=lambda job: -job_cost(job))
+    return plan
+
+
+def _count(plan: Plan, trial: Trial, wanted: Todo) -> None:
+    children = [child for child in wanted.measure_steps if child.perturbation != NONE]
+    steps, points = trial.setting.num_steps, trial.protocol.path_points
+    plan.num_trials += 1
+    plan.num_children += len(children)
+    plan.lane_steps += lane_steps(trial.setting, wanted)
+    plan.pair_lane_steps += 2 * steps * len(children)
+    compared = sum(len(measured) for measured in wanted.measure_steps.values())
+    plan.num_rows += compared * (1 + points) + len(children) * steps.bit_length() + steps.bit_length() + 8
+
+
+def _add(plan: Plan, trial: Trial, wanted: Todo, commits: list[Commit]) -> None:
+    done = [todo_of(commit.covers) for commit in commits if commit.status != "failed"]
+    failed = [todo_of(commit.covers) for commit in commits if commit.status == "failed"]
+    present = _union(done)
+    missing = _minus(wanted, done + failed)
+    if missing is None:
+        plan.num_failed += bool(failed)
+        plan.num_done += not failed
+        return
+    known = next((c.trial["reference_digest"] for c in commits if c.status != "failed"), "")
+    generation = max((commit.generation for commit in commits), default=0)
+    job = Job(trial, missing, _union([present, wanted]), known, generation)
+    plan.jobs.append(job)
+    plan.todo_lane_steps += lane_steps(trial.setting, missing)
+
+
+def _union(todos: Iterable[Todo]) -> Todo:
+    steps: Steps = {}
+    divergence: set[Child] = set()
+    has_trajectory = False
+    for todo in todos:
+        for child, measured in todo.measure_steps.items():
+            steps.setdefault(child, set()).update(measured)
+        divergence |= todo.divergence
+        has_trajectory |= todo.is_trajectory_wanted
+    return Todo({child: tuple(sorted(s)) for child, s in steps.items()}, frozenset(divergence), has_trajectory)
+
+
+def _minus(wanted: Todo, parts: list[Todo]) -> Todo | None:
+    """What of a todo no part covers; None if nothing."""
+    there = _union(parts)
+    steps = {
+        child: left
+        for child, measured in wanted.measure_steps.items()
+        if (left := tuple(step for step in measured if step not in there.measure_steps.get(child, ())))
+    }
+    needs_trajectory = wanted.is_trajectory_wanted and not there.is_trajectory_wanted
+    divergence = wanted.divergence - there.divergence
+    if not steps and not needs_trajectory and not divergence:
+        return None
+    return Todo(steps, divergence, needs_trajectory)
+
+
+def _child_json(child: Child) -> list[Any]:
+    return [child.fork_step, child.perturbation, child.magnitude, child.direction]
+
+
+def lane_steps(point: Setting, todo: Todo) -> int:
+    """Lane-steps that a todo trains, exactly as the experiment counts them."""
+    children = [child for child in todo.measure_steps if child.perturbation != NONE]
+    bounds = sorted({0, point.num_steps, *(child.fork_step for child in children)})
+    total = 0
+    for start, stop in zip(bounds, bounds[1:], strict=False):
+        alive = [child for child in children if child.fork_step <= start]
+        controls = sum(child.perturbation == ORDER for child in alive)
+        perturbed = len(alive) - controls
+        main = 1 + max(1, MIN_LANES - 1 - perturbed) + perturbed if alive else MIN_LANES
+        total += (stop - start) * (main + (max(controls, MIN_LANES) if controls else 0))
+    return total
+
+
+def job_cost(job: Job) -> float:
+    """A guess at relative time, for the order of jobs: lane-steps × batch × layers × width, convolutions dearer."""
+    point = job.trial.setting
+    positions = 1 if point.model == "mlp" else 16
+    return lane_steps(point, job.todo) * point.batch_size * point.depth * point.width * positions

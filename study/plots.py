@@ -1,0 +1,142 @@
+"""Figures: each takes tables and returns a `Figure`; none reads a file."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from twophase.perturb import NONE, ORDER
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito (2008), safe for all eyes
+CONTROL_COLOUR = "#777777"
+MAX_PANELS = 24
+
+
+def setting_labels(frame: pd.DataFrame, axes: Sequence[str]) -> pd.Series:
+    """Name each setting by the leaves that vary, e.g. ``cnn · depth 8 · width 16``."""
+
+    def label(row: pd.Series) -> str:
+        parts = [str(row[a]) if isinstance(row[a], str) else f"{a} {row[a]:g}" for a in axes if row[a] not in ("none", 0)]
+        return " · ".join(parts) or str(row["model"])
+
+    settings = frame.drop_duplicates("setting_key").set_index("setting_key")
+    return settings.apply(label, axis=1)
+
+
+def barrier_figure(
+    chaos: pd.DataFrame, transitions: pd.DataFrame, axes: Sequence[str], indicator: str = "test_barrier"
+) -> Figure:
+    """An indicator over the fork step, a panel per setting: children, controls, threshold, interval and transition.
+
+    Args:
+        chaos: The `chaos` table.
+        transitions: The `transitions` table.
+        axes: Leaves that tell settings apart.
+        indicator: Column to show.
+
+    Returns:
+        The figure. Thin lines are seeds (means over directions), thick ones their mean.
+    """
+    end = chaos[(chaos["measure_step"] == chaos["num_steps"]) & (chaos["perturbation"] != NONE)]
+    labels = setting_labels(chaos, axes)
+    keys = list(labels.index)[:MAX_PANELS]
+    figure, panels = _panels(len(keys), 4.4, 3.5)
+    for panel, key in zip(panels, keys, strict=False):
+        rows = end[end["setting_key"] == key]
+        _curves(panel, rows, indicator)
+        estimates = transitions[
+            (transitions["setting_key"] == key)
+            & (transitions["indicator"] == indicator)
+            & (transitions["measure"] == "end")
+        ]
+        _transition(panel, estimates)
+        panel.set_title(str(labels[key]), fontsize=10)
+    for panel in panels[:: max(1, min(3, len(keys)))]:
+        panel.set_ylabel(indicator.replace("_", " "))
+    panels[0].legend(fontsize=7.5, frameon=False)
+    _note_left_out(figure, len(labels) - len(keys))
+    return figure
+
+
+def _curves(panel: Axes, rows: pd.DataFrame, indicator: str) -> None:
+    kinds = sorted(set(zip(rows["perturbation"], rows["magnitude"], strict=True)), key=lambda k: (k[0] == ORDER, -k[1]))
+    for i, (kind, magnitude) in enumerate(kinds):
+        is_control = kind == ORDER
+        colour = CONTROL_COLOUR if is_control else COLOURS[i % len(COLOURS)]
+        chosen = rows[(rows["perturbation"] == kind) & (rows["magnitude"] == magnitude)]
+        seeds = chosen.pivot_table(index="fork_step", columns="seed", values=indicator)
+        panel.plot(seeds.index, seeds, color=colour, linewidth=0.7, alpha=0.35)
+        label = "control: other data order" if is_control else f"{kind} {magnitude:g}"
+        style = "--" if is_control else "-"
+        panel.plot(seeds.index, seeds.mean(axis=1), style, color=colour, linewidth=2, marker="o", markersize=3.5, label=label)
+    _step_axis(panel, rows["fork_step"].max() if len(rows) else 1)
+    panel.set_xlabel("fork step $t_0$")
+
+
+def _step_axis(panel: Axes, last: float) -> None:
+    """Logarithmic in 1 + t, so that step 0 has a place."""
+    panel.set_xscale("function", functions=(np.log1p, np.expm1))
+    ticks = [0, *(t for decade in (1, 10, 100, 1000, 10_000, 100_000) for t in (decade, 3 * decade) if t <= last)]
+    panel.set_xticks([t for t in ticks if t == 0 or t >= last / 300], minor=False)
+    panel.set_xlim(-0.15, last * 1.15 + 1)
+    panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    panel.minorticks_off()
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _transition(panel: Axes, estimates: pd.DataFrame) -> None:
+    """Mark threshold, interval and located transition of the primary, or say what else was found."""
+    primary = estimates[estimates["is_primary"]]
+    if primary.empty:
+        return
+    row = primary.iloc[0]
+    panel.axhline(row["threshold"], color="black", linewidth=0.8, linestyle=":", label=f"threshold {row['threshold']:g}")
+    right = panel.get_xlim()[1]
+    if row["verdict"] == "located":
+        panel.axvspan(max(row["ci_low"], 0), min(row["ci_high"], right), color="#F0E442", alpha=0.35, linewidth=0)
+        high = "∞" if math.isinf(row["ci_high"]) else f"{row['ci_high']:.0f}"
+        text = f"transition {row['transition_step']:.0f} [{row['ci_low']:.0f}, {high}]"
+        panel.axvline(row["transition_step"], color="black", linewidth=1.2, label=text)
+    else:
+        text = str(row["verdict"]).replace("_", " ")
+    panel.text(0.98, 0.96, text, transform=panel.transAxes, ha="right", va="top", fontsize=8.5, fontweight="bold")
+
+
+def learning_figure(trajectory: pd.DataFrame, axes: Sequence[str]) -> Figure:
+    """Reference learning curves, a panel per setting: train and test loss, and accuracy, every seed."""
+    labels = setting_labels(trajectory, axes)
+    keys = list(labels.index)[:MAX_PANELS]
+    figure, panels = _panels(len(keys), 4.4, 3.2)
+    for panel, key in zip(panels, keys, strict=False):
+        rows = trajectory[trajectory["setting_key"] == key]
+        for column, colour, name in (
+            ("train_loss", COLOURS[0], "train loss"),
+            ("test_loss", COLOURS[1], "test loss"),
+            ("test_accuracy", COLOURS[2], "test accuracy"),
+        ):
+            for i, (_, seed) in enumerate(rows.groupby("seed")):
+                panel.plot(seed["step"], seed[column], color=colour, linewidth=1.1, label=name if i == 0 else None)
+        _step_axis(panel, rows["step"].max())
+        panel.set_xlabel("step")
+        panel.set_title(str(labels[key]), fontsize=10)
+    panels[0].legend(fontsize=8, frameon=False)
+    _note_left_out(figure, len(labels) - len(keys))
+    return figure
+
+
+def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    columns = max(1, min(3, count))
+    rows = max(1, math.ceil(count / columns))
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+    for panel in grid[max(count, 1) :]:
+        panel.set_visible(False)
+    return figure, grid[: max(count, 1)]
+
+
+def _note_left_out(figure: Figure, count: int) -> None:
+    if count > 0:
+        figure.supxlabel(f"{count} more settings are not shown", fontsize=9)

@@ -1,0 +1,68 @@
+"""The live progress line, on stderr: trials done, failed, running; lane-steps per second; time left."""
+
+import sys
+import time
+from typing import Any
+
+from ray import tune
+
+LINE_SECONDS = 15.0
+
+
+class Progress(tune.Callback):  # type: ignore[misc]  # Ray has no types
+    """Follows a sweep; holds no stream before `setup`, for Ray copies callbacks."""
+
+    def __init__(self, num_jobs: int, lane_steps: int) -> None:
+        self._num_jobs, self._total = num_jobs, lane_steps
+        self._steps: dict[str, int] = {}
+        self._running: set[str] = set()
+        self._done = self._failed = 0
+        self._began = self._shown = 0.0
+        self.faults: list[str] = []
+
+    def setup(self, **info: Any) -> None:
+        """Start the clock."""
+        self._began = time.monotonic()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Count a trial as running."""
+        self._running.add(trial.trial_id)
+        self._show()
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        """Take a trial's lane-steps."""
+        self._steps[trial.trial_id] = int(result.get("lane_steps", 0))
+        if result.get("fault"):
+            self.faults.append(str(result["fault"]))
+        self._failed += bool(result.get("failure"))
+        self._done += bool(result.get("done") and not result.get("failure") and not result.get("fault"))
+        if result.get("done"):
+            self._running.discard(trial.trial_id)
+        self._show(is_due=bool(result.get("done")))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Count a trial whose worker died too often."""
+        self._running.discard(trial.trial_id)
+        self._failed += 1
+        self._show(is_due=True)
+
+    def _show(self, *, is_due: bool = False) -> None:
+        now = time.monotonic()
+        is_live = sys.stderr.isatty()
+        if not (is_due or now - self._shown >= (0.5 if is_live else LINE_SECONDS)):
+            return
+        self._shown = now
+        seconds = max(now - self._began, 1e-9)
+        steps = sum(self._steps.values())
+        left = f"{seconds * max(self._total - steps, 0) / steps:.0f} s left" if steps else "time left unknown"
+        text = (
+            f"{self._done}/{self._num_jobs} trials done, {self._failed} failed, {len(self._running)} running; "
+            f"{steps / seconds:,.0f} lane-steps/s; {left}"
+        )
+        sys.stderr.write(f"\r\x1b[K{text}" if is_live else f"{text}\n")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """End the live line."""
+        if sys.stderr.isatty():
+            sys.stderr.write("\n")

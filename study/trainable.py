@@ -1,0 +1,71 @@
+"""The Ray Tune trainable: a reused actor that does one job after another."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ray import tune
+
+import results
+import twophase
+from study.planner import Job
+from study.worker import Place, commit_failure, is_environment_fault, prepare_process, run_job
+
+REPORT_SECONDS = 1.0
+
+
+class JobRunner(tune.Trainable):  # type: ignore[misc]  # Ray has no types
+    """Runs the job that its config names; reports lane-steps about once a second.
+
+    Success is the committed rows, not what Ray is told. A trial that raises is committed as failed, with its cause, and
+    isn't tried again: it would raise again. A worker that dies is Ray's to restart.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take a job."""
+        prepare_process()
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next job in the same process."""
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        config = config["work"]
+        if config["version"] != twophase.__version__:
+            raise RuntimeError(f"worker has twophase {twophase.__version__}, driver {config['version']}: install the same")
+        self._job = Job.from_json(json.loads(config["job"]))
+        self._place = Place(**config["place"])
+        self._progress: Iterator[int] = run_job(self._job, self._place)
+        self._lane_steps = 0
+
+    def step(self) -> dict[str, Any]:
+        """Run for about a second."""
+        until = time.monotonic() + REPORT_SECONDS
+        try:
+            for self._lane_steps in self._progress:
+                if time.monotonic() >= until:
+                    return self._report(is_done=False)
+        except results.LeaseLost as error:
+            return self._report(is_done=True, fault=str(error))
+        except Exception as error:  # noqa: BLE001 - recorded with its cause, and told
+            return self._failed(error)
+        return self._report(is_done=True)
+
+    def _failed(self, error: Exception) -> dict[str, Any]:
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
+        if is_environment_fault(error):
+            return self._report(is_done=True, fault=cause)
+        commit_failure(self._job, self._place, cause)
+        return self._report(is_done=True, failure=cause)
+
+    def _report(self, *, is_done: bool, fault: str = "", failure: str = "") -> dict[str, Any]:
+        return {"done": is_done, "lane_steps": self._lane_steps, "fault": fault, "failure": failure}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing to keep: what counts is in the store."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing to load."""

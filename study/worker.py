@@ -1,0 +1,139 @@
+"""What happens in a worker: one job, from its JSON to committed rows."""
+
+import errno
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import results
+from study.planner import Covers, Job, covers_of, part_name
+from twophase import __version__
+from twophase.config import Trial
+from twophase.data import DATA
+from twophase.experiment import Experiment, Outcome
+
+_ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker reads and writes.
+
+    Attributes:
+        study: The study's folder.
+        cache: Folder of generated data sets.
+        lease_id: The driver's lease; nothing is committed once it is lost.
+    """
+
+    study: str
+    cache: str
+    lease_id: str
+
+
+def prepare_process() -> None:
+    """One thread, and arithmetic that repeats."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def is_environment_fault(error: BaseException) -> bool:
+    """Tell whether the machine failed, not the trial: disk full, or a folder that can't be written any more."""
+    return isinstance(error, OSError) and error.errno in _ENVIRONMENT
+
+
+def run_job(job: Job, place: Place) -> Iterator[int]:
+    """Compute what is missing of a trial and commit it.
+
+    If the stored reference isn't reproduced (another torch, another device), the whole trial is computed again and
+    supersedes what was there: rows of one trial have one reference.
+
+    Args:
+        job: What to do.
+        place: Where.
+
+    Yields:
+        Lane-steps done so far.
+    """
+    setting = job.trial.setting
+    load = DATA[setting.data].load
+    dataset = load(setting.num_train, setting.num_test, setting.data_seed, Path(place.cache))
+    study = results.open(place.study)
+    spent, todo, generation = 0, job.todo, job.generation
+    while True:
+        experiment = Experiment(job.trial, todo, dataset, torch.device(setting.device))
+        for done in experiment.advance():
+            yield spent + done
+        spent += experiment.lane_steps
+        outcome = experiment.outcome
+        is_reproduced = job.reference_digest in ("", outcome.summary["reference_digest"])
+        if is_reproduced or generation > job.generation:
+            break
+        todo, generation = job.whole, job.generation + 1
+    _commit(study, job.trial, covers_of(todo), place, outcome, generation)
+    yield spent
+
+
+def commit_failure(job: Job, place: Place, error: str) -> None:
+    """Record that a job failed, and why, in one line."""
+    _commit(results.open(place.study), job.trial, job.covers, place, error, job.generation)
+
+
+def _commit(
+    study: results.Study, trial: Trial, covers: Covers, place: Place, found: Outcome | str, generation: int
+) -> None:
+    is_failure = isinstance(found, str)
+    results.write_part(
+        study,
+        trial_key=trial.key,
+        part=part_name(covers) + (f"-g{generation}" if generation else ""),
+        tables={} if is_failure else {name: rows for name, rows in found.rows.items() if rows},
+        covers=covers,
+        trial=_record(trial, {} if is_failure else found.summary),
+        keys={"study": study.name, "setting_key": trial.setting.key, "seed": trial.seed, **trial.setting.values()},
+        status="failed" if is_failure else found.summary["status"],
+        error=found if is_failure else "",
+        generation=generation,
+        lease_id=place.lease_id,
+    )
+
+
+def _record(trial: Trial, summary: dict[str, Any]) -> dict[str, Any]:
+    is_cuda = trial.setting.device == "cuda" and torch.cuda.is_available()
+    device_name = torch.cuda.get_device_name() if is_cuda else platform.processor() or platform.machine()
+    empty = {
+        "is_sentinel_exact": False,
+        "wall_seconds": 0.0,
+        "lane_steps": 0,
+        "lane_width": 0,
+        "test_loss": float("nan"),
+        "test_accuracy": float("nan"),
+        "reference_digest": "",
+    }
+    kept = {name: summary.get(name, value) for name, value in empty.items()}
+    return {
+        **kept,
+        "twophase_version": __version__,
+        "torch_version": torch.__version__,
+        "python_version": platform.python_version(),
+        "device_name": device_name,
+        "num_threads": torch.get_num_threads(),
+    }
+
+
+def cache_folder() -> Path:
+    """Folder of generated data sets: $TWOPHASE_CACHE, or the user's cache folder."""
+    named = os.environ.get("TWOPHASE_CACHE")
+    if named:
+        return Path(named).expanduser().resolve()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "twophase"
+
+
+__all__ = ["Place", "cache_folder", "commit_failure", "is_environment_fault", "prepare_process", "run_job"]
