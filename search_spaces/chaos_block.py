@@ -38,6 +38,7 @@ class Chaos:
         controls: Children of another data order per fork step.
         measure_steps: As written: ``end``, ``+n``, ``80ep`` or a step as text.
         primary: The headline.
+        is_primary_named: Whether the space said so itself.
         protocol: How barriers are measured.
     """
 
@@ -48,6 +49,7 @@ class Chaos:
     controls: int = 1
     measure_steps: tuple[str, ...] = ("end",)
     primary: Primary = Primary()
+    is_primary_named: bool = False
     protocol: Protocol = Protocol()
 
     def children(self, setting: Setting) -> dict[Child, tuple[int, ...]]:
@@ -117,7 +119,7 @@ def read_chaos(raw: Any) -> Chaos:
     forks = given.get("fork_steps")
     magnitudes = _list("chaos.magnitudes", given.get("magnitudes", list(defaults.magnitudes)), is_one_allowed=True)
     sizes = [_positive("chaos.magnitudes", size) for size in magnitudes]
-    chaos = Chaos(
+    return Chaos(
         perturbations=_distinct("chaos.perturbation", kinds),
         fork_steps=None if forks is None else _fork_steps(forks),
         magnitudes=tuple(sorted(_distinct("chaos.magnitudes", sizes), reverse=True)),
@@ -125,16 +127,12 @@ def read_chaos(raw: Any) -> Chaos:
         controls=_count("chaos.controls", given.get("controls", defaults.controls), least=0),
         measure_steps=_measure_steps(given.get("measure_steps", list(defaults.measure_steps))),
         primary=_primary(given.get("primary", {})),
+        is_primary_named=bool(given.get("primary")),
         protocol=Protocol(
             train_sample=_count("chaos.train_sample", given.get("train_sample", Protocol.train_sample), least=1),
             path_points=_count("chaos.path_points", given.get("path_points", Protocol.path_points), least=3),
         ),
     )
-    wanted = chaos.primary.magnitude
-    if wanted is not None and wanted not in chaos.magnitudes:
-        run = ", ".join(f"{size:g}" for size in chaos.magnitudes)
-        raise BadInput(f"chaos.primary.magnitude must be one of chaos.magnitudes ({run}), got {wanted:g}")
-    return chaos
 
 
 def _primary(raw: Any) -> Primary:

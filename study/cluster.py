@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -132,10 +131,14 @@ def _tune(
     from study.progress import Progress  # noqa: PLC0415 - imports Ray
     from study.trainable import JobRunner  # noqa: PLC0415 - imports Ray
 
-    for noisy in ("ray.tune", "ray.train", "ray"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    # What Ray reports of single trials stands in our own progress line, commits and exit status.
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     progress = Progress(len(jobs), sum(lane_steps(job.trial.setting, job.todo) for job in jobs))
-    with tempfile.TemporaryDirectory(prefix="twophase-ray-") as scratch, redirect_stdout(sys.stderr):
+    with (
+        tempfile.TemporaryDirectory(prefix="twophase-ray-") as scratch,
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        redirect_stdout(nowhere),
+    ):
         tuner = tune.Tuner(
             tune.with_resources(JobRunner, {"cpu": 1, "gpu": gpus_per_trial}),
             param_space={"work": tune.grid_search([_work(job, place) for job in jobs])},
@@ -148,15 +151,11 @@ def _tune(
                 failure_config=tune.FailureConfig(max_failures=WORKER_RETRIES),
             ),
         )
-        grid = tuner.fit()
+        tuner.fit()
     progress.close()
     if progress.faults:
         raise EnvironmentFault(progress.faults[0])
-    return {
-        grid[i].config["work"]["trial_key"]: _last_line(grid[i].error)
-        for i in range(len(grid))
-        if grid[i].error is not None
-    }
+    return progress.died
 
 
 def _work(job: Job, place: Place) -> dict[str, Any]:
@@ -167,11 +166,6 @@ def _work(job: Job, place: Place) -> dict[str, Any]:
         "place": asdict(place),
         "version": twophase.__version__,
     }
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
 
 
 def num_processors() -> int:

@@ -1,12 +1,11 @@
 """What a study has declared: its primary, pinned by the first run, and its measure steps."""
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from results.files import json_bytes, write_bytes
 from search_spaces import Primary, Space
 from twophase.chaos import INDICATORS
 from twophase.errors import BadInput
@@ -48,29 +47,34 @@ def read_declared(folder: Path) -> Declared | None:
     return Declared(primary, raw["perturbation"], raw["measure"], tuple(raw["magnitudes"]), tuple(raw["measures"]))
 
 
-def declare(space: Space, old: Declared | None, *, is_primary_named: bool) -> Declared:
+def declare(space: Space, old: Declared | None) -> Declared:
     """Add a space's declarations to a study's.
 
     Args:
         space: What is to be run.
         old: What the study declared before.
-        is_primary_named: Whether the space says what its primary is.
 
     Returns:
         The union; the primary stays what the first run made it.
 
     Raises:
-        BadInput: The space names another primary.
+        BadInput: The space names another primary, or one at a magnitude that isn't run.
     """
     chaos = space.chaos
     measure = "end" if "end" in chaos.measure_steps else chaos.measure_steps[0]
+    first = Declared(chaos.primary, chaos.perturbations[0], measure, chaos.magnitudes, chaos.measure_steps)
     if old is None:
-        return Declared(chaos.primary, chaos.perturbations[0], measure, chaos.magnitudes, chaos.measure_steps)
-    magnitudes = tuple(sorted({*old.magnitudes, *chaos.magnitudes}, reverse=True))
-    measures = tuple(dict.fromkeys([*old.measures, *chaos.measure_steps]))
-    merged = Declared(old.primary, old.perturbation, old.measure, magnitudes, measures)
-    if is_primary_named:
-        _hold_against(chaos.primary, merged)
+        merged = first
+    else:
+        magnitudes = tuple(sorted({*old.magnitudes, *chaos.magnitudes}, reverse=True))
+        measures = tuple(dict.fromkeys([*old.measures, *chaos.measure_steps]))
+        merged = Declared(old.primary, old.perturbation, old.measure, magnitudes, measures)
+        if chaos.is_primary_named:
+            _hold_against(chaos.primary, merged)
+    named = merged.primary.magnitude
+    if named is not None and named not in merged.magnitudes:
+        run = ", ".join(f"{size:g}" for size in merged.magnitudes)
+        raise BadInput(f"chaos.primary.magnitude must be one of chaos.magnitudes ({run}), got {named:g}")
     return merged
 
 
@@ -98,12 +102,7 @@ def write_declared(folder: Path, declared: Declared) -> None:
         "magnitudes": declared.magnitudes,
         "measures": declared.measures,
     }
-    handle, name = tempfile.mkstemp(dir=folder, prefix=".")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(name, folder / FILE)
+    write_bytes(folder / FILE, json_bytes(content))
 
 
 def default_threshold(indicator: str) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 from results import Commit
 from search_spaces import Space
-from twophase.config import Protocol, Setting, Trial, digest, setting
+from twophase.config import Protocol, Setting, Trial, digest
 from twophase.experiment import SENTINEL, Child, Todo
 from twophase.lanes import MIN_LANES
 from twophase.perturb import NONE, ORDER
@@ -57,7 +57,7 @@ class Job:
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> "Job":
         """The reverse of `to_json`."""
-        trial = Trial(setting(raw["setting"]), raw["seed"], Protocol(**raw["protocol"]))
+        trial = Trial(Setting(**raw["setting"]), raw["seed"], Protocol(**raw["protocol"]))
         return cls(trial, todo_of(raw["todo"]), todo_of(raw["whole"]), raw["reference_digest"], raw["generation"])
 
 

@@ -19,6 +19,7 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self._done = self._failed = 0
         self._began = self._shown = 0.0
         self.faults: list[str] = []
+        self.died: dict[str, str] = {}
 
     def setup(self, **info: Any) -> None:
         """Start the clock."""
@@ -44,6 +45,7 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray has no types
         """Count a trial whose worker died too often."""
         self._running.discard(trial.trial_id)
         self._failed += 1
+        self.died[trial.config["work"]["trial_key"]] = _cause(trial)
         self._show(is_due=True)
 
     def _show(self, *, is_due: bool = False) -> None:
@@ -66,3 +68,10 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray has no types
         """End the live line."""
         if sys.stderr.isatty():
             sys.stderr.write("\n")
+
+
+def _cause(trial: Any) -> str:
+    """What Ray says of a worker's death, in one line."""
+    error = trial.get_error()
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else "no cause was given"

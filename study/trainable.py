@@ -1,5 +1,6 @@
 """The Ray Tune trainable: a reused actor that does one job after another."""
 
+import errno
 import json
 import time
 from collections.abc import Iterator
@@ -33,18 +34,23 @@ class JobRunner(tune.Trainable):  # type: ignore[misc]  # Ray has no types
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
-        config = config["work"]
-        if config["version"] != twophase.__version__:
-            raise RuntimeError(f"worker has twophase {twophase.__version__}, driver {config['version']}: install the same")
-        self._job = Job.from_json(json.loads(config["job"]))
-        self._place = Place(**config["place"])
-        self._progress: Iterator[int] = run_job(self._job, self._place)
+        self._work = config["work"]
+        self._progress: Iterator[int] | None = None
         self._lane_steps = 0
+
+    def _open(self) -> Iterator[int]:
+        """Read the job; here and not in `setup`, where an error would reach Ray and be tried again."""
+        if self._work["version"] != twophase.__version__:
+            raise OSError(errno.EIO, f"worker has twophase {twophase.__version__}, driver {self._work['version']}")
+        self._job = Job.from_json(json.loads(self._work["job"]))
+        self._place = Place(**self._work["place"])
+        return run_job(self._job, self._place)
 
     def step(self) -> dict[str, Any]:
         """Run for about a second."""
         until = time.monotonic() + REPORT_SECONDS
         try:
+            self._progress = self._progress or self._open()
             for self._lane_steps in self._progress:
                 if time.monotonic() >= until:
                     return self._report(is_done=False)

@@ -124,18 +124,17 @@ def setting(values: Mapping[str, object]) -> Setting:
     for name in values:
         if name not in LEAVES:
             raise unknown("setting", name, LEAVES)
-    given = {name: coerce(name, value) for name, value in values.items()}
-    head = {name: given.get(name, _DEFAULTS[name]) for name in ("data", "model", "schedule")}
+    head = {name: coerce(name, values.get(name, _DEFAULTS[name])) for name in ("data", "model", "schedule")}
     defaults = {**_DEFAULTS, **DATA[str(head["data"])].defaults, **MODELS[str(head["model"])].defaults}
     filled: dict[str, Any] = {}
     for name in LEAVES:
         if applies(name, head):
-            filled[name] = given.get(name, defaults[name])
-        elif name in given and given[name] not in ("none", 0):
-            owner = "schedule" if name in _STEP_LEAVES else "data" if name in _DATA_LEAVES else "model"
-            raise BadInput(f"{name} does not apply to {owner} '{head[owner]}', got {given[name]!r}; leave it out")
+            filled[name] = coerce(name, values[name]) if name in values else defaults[name]
+        elif values.get(name, 0) in ("none", 0):
+            filled[name] = "none" if TYPES[name] is str else 0
         else:
-            filled[name] = TYPES[name]() or ("none" if TYPES[name] is str else 0)
+            owner = "schedule" if name in _STEP_LEAVES else "data" if name in _DATA_LEAVES else "model"
+            raise BadInput(f"{name} does not apply to {owner} '{head[owner]}', got {values[name]!r}; leave it out")
     made = Setting(**{name: TYPES[name](value) for name, value in filled.items()})
     _check_together(made)
     return made

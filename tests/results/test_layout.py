@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from conftest import SETTING_COLUMNS
+from sample_study import SETTING_COLUMNS
 
 import results
 from results import Column, SchemaError, StudyError

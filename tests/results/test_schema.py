@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import SETTING_COLUMNS, rows_of
+from sample_study import SETTING_COLUMNS, rows_of
 
 from results import TABLES, VERSION, Column, SchemaError, Table, arrow_schema
 from results.schema import all_columns, arrow_table, check_setting_columns, checked

@@ -1,6 +1,7 @@
 """`locate_transition`: by hand, against a naive transcription of its contract, and against what must not matter."""
 
 import dataclasses
+import itertools
 import math
 import statistics
 
@@ -230,9 +231,19 @@ def test_one_diverged_direction_is_a_diverged_seed() -> None:
 
 
 def test_missing_is_not_zero_in_the_mean() -> None:
-    # .6 and a hole: .6, above. As 0 it would be .3, below.
-    values = [[0.9, 0.6, 0.4, 0.0, 0.0], [0.9, NAN, 0.4, 0.0, 0.0]]
-    assert locate_transition(STEPS, values, groups=[0, 0], threshold=0.5).crossings == pytest.approx([octave(1.5)])
+    # .6, .8 and a hole: .7, above. With the hole as 0 it would be .47, below.
+    values = [[0.9, 0.6, 0.4, 0.0, 0.0], [0.9, NAN, 0.4, 0.0, 0.0], [0.9, 0.8, 0.4, 0.0, 0.0]]
+    crossing = octave(1 + 0.2 / 0.3)
+    assert locate_transition(STEPS, values, groups=[0, 0, 0], threshold=0.5).crossings == pytest.approx([crossing])
+
+
+def test_order_of_replicates_does_not_change_the_rounding() -> None:
+    # (.1 + .2 + .3) / 3 is above .2 in float64, (.3 + .2 + .1) / 3 is below.
+    crossings = {
+        locate_transition([0, 1], [[1.0, value] for value in column], groups=[0, 0, 0], threshold=0.2).crossings
+        for column in itertools.permutations([0.1, 0.2, 0.3])
+    }
+    assert len(crossings) == 1
 
 
 @pytest.mark.parametrize("count", range(1, 12))

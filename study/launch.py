@@ -1,0 +1,181 @@
+"""From a space to a study: check, plan, run what is missing, derive, draw."""
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import results
+import search_spaces
+from search_spaces import Space
+from study import manifest
+from study.analysis import transitions
+from study.cluster import (
+    check_not_shadowed,
+    num_local_gpus,
+    run_jobs,
+    terminated_as_interrupt,
+)
+from study.columns import setting_columns
+from study.manifest import Declared
+from study.planner import Plan, make_plan
+from study.plots import barrier_figure, learning_figure
+from study.summary import varying_axes
+from study.worker import Place, cache_folder, commit_failure
+from twophase.config import LEAVES
+from twophase.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a run may use.
+
+    Attributes:
+        workers: Most trials at a time; None for one per processor.
+        gpus_per_trial: GPUs of one trial, may be a fraction.
+        address: A Ray cluster's address; None starts Ray here.
+        is_failed_retried: Whether trials that failed before are run again.
+    """
+
+    workers: int | None = None
+    gpus_per_trial: float = 0
+    address: str | None = None
+    is_failed_retried: bool = False
+
+
+def launch(
+    space: str | Path | Mapping[str, Any],
+    root: str | Path = "runs",
+    *,
+    name: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    gpus_per_trial: float = 0,
+    address: str | None = None,
+    retry_failed: bool = False,
+) -> results.Study:
+    """Run a space, or what is missing of it.
+
+    Args:
+        space: A preset's name, a YAML file, or a dict.
+        root: Folder of studies.
+        name: Name of the study, in place of the space's own.
+        overrides: Values by flat name or dotted path, laid over the space.
+        workers: Most trials at a time; None for one per processor.
+        gpus_per_trial: GPUs of one trial, may be a fraction; above 0, ``device: auto`` is ``cuda``.
+        address: A Ray cluster's address; None starts Ray here, on loopback.
+        retry_failed: Whether trials that failed before are run again.
+
+    Returns:
+        The study, as `results.open` gives it.
+
+    Raises:
+        BadInput: Something about the input is wrong; nothing was started.
+        results.StudyError: The study can't be written, or another driver has it.
+        EnvironmentFault: The disk is full, or the cluster can't be reached or went away.
+    """
+    means = Means(workers, gpus_per_trial, address, retry_failed)
+    return run(read_space(space, overrides, name=name, means=means), Path(root), means)
+
+
+def read_space(
+    space: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None, *, name: str | None, means: Means
+) -> Space:
+    """Check means and space; ``device: auto`` is ``cuda`` where trials get GPUs."""
+    _check_means(means)
+    return search_spaces.load(space, overrides, name=name, device="cuda" if means.gpus_per_trial else "cpu")
+
+
+def run(space: Space, root: Path, means: Means) -> results.Study:
+    """Run a checked space; see `launch`."""
+    folder = (root / space.name).absolute()
+    check_not_shadowed(Path.cwd())
+    declared = manifest.declare(space, manifest.read_declared(folder))
+    study = results.create(folder, study=space.name, setting_columns=setting_columns())
+    with terminated_as_interrupt(), results.Lease.acquire(folder) as lease:
+        # Read again under the lease: another driver may have finished in between.
+        declared = manifest.declare(space, manifest.read_declared(folder))
+        results.sweep(study, lease_id=lease.id)
+        manifest.write_declared(folder, declared)
+        if means.is_failed_retried:
+            for commit in results.read_commits(study):
+                if commit.status == "failed":
+                    results.remove_commit(study, commit, lease_id=lease.id)
+        plan = make_plan(space, results.read_commits(study))
+        _tell(plan)
+        try:
+            if plan.jobs:
+                _run_plan(plan, Place(str(folder), str(cache_folder()), lease.id), means)
+        finally:
+            # Whatever ends the run, the tables stand for what is there.
+            results.sweep(study, lease_id=lease.id)
+            derive(study, declared)
+        draw(study)
+    return study
+
+
+def study_plan(space: Space, root: Path) -> Plan:
+    """Hold a space against what is there, starting and writing nothing."""
+    folder = root / space.name
+    manifest.declare(space, manifest.read_declared(folder))
+    if not folder.exists():
+        return make_plan(space)
+    return make_plan(space, results.read_commits(results.open(folder)))
+
+
+def derive(study: results.Study, declared: Declared | None = None) -> None:
+    """Write the tables that follow from all rows: `trials` and `transitions`."""
+    results.write_trials(study)
+    declared = declared or manifest.read_declared(study.path) or Declared()
+    results.write_derived(study, "transitions", transitions(study.table("chaos"), declared))
+
+
+def draw(study: results.Study) -> list[Path]:
+    """Draw the figures from the tables, as PNG and SVG.
+
+    Returns:
+        The PNG files.
+    """
+    chaos, found, trajectory = (study.table(name) for name in ("chaos", "transitions", "trajectory"))
+    figures = {}
+    if len(chaos):
+        figures["barrier"] = barrier_figure(chaos, found, varying_axes(chaos, list(LEAVES)))
+    if len(trajectory):
+        figures["learning_curves"] = learning_figure(trajectory, varying_axes(trajectory, list(LEAVES)))
+    folder = study.path / "figures"
+    folder.mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.svg")
+        figure.savefig(folder / f"{name}.png", dpi=150)
+    return [folder / f"{name}.png" for name in figures]
+
+
+def _run_plan(plan: Plan, place: Place, means: Means) -> None:
+    died = run_jobs(
+        plan.jobs, place, workers=means.workers, gpus_per_trial=means.gpus_per_trial, address=means.address
+    )
+    for job in plan.jobs:
+        if job.trial.key in died:
+            commit_failure(job, place, f"worker died: {died[job.trial.key]}")
+
+
+def _tell(plan: Plan) -> None:
+    print(
+        f"{plan.num_trials} trials: {plan.num_done} done before, {plan.num_failed} failed before, {len(plan.jobs)} to run "
+        f"({plan.todo_lane_steps:,} lane-steps)",
+        file=sys.stderr,
+    )
+
+
+def _check_means(means: Means) -> None:
+    workers, gpus = means.workers, means.gpus_per_trial
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise BadInput(f"workers must be an integer >= 1, got {workers!r}")
+    if isinstance(gpus, bool) or not isinstance(gpus, int | float) or not math.isfinite(gpus) or gpus < 0:
+        raise BadInput(f"gpus_per_trial must be a number >= 0, got {gpus!r}")
+    if gpus > 1 and gpus != int(gpus):
+        raise BadInput(f"gpus_per_trial above 1 must be whole, got {gpus:g}")
+    if gpus and means.address is None and num_local_gpus() < gpus:
+        raise BadInput(f"gpus_per_trial must be <= {num_local_gpus()}, the GPUs of this machine, got {gpus:g}; use 0 or --address")
