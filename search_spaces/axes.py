@@ -58,11 +58,15 @@ def _spread(field: str, spec: Mapping[object, object], *, is_integer: bool) -> l
 
 
 def _ends(field: str, kind: str, ends: object) -> tuple[float, float]:
-    is_pair = isinstance(ends, list | tuple) and len(ends) == 2
-    if not is_pair or not all(isinstance(e, int | float) and not isinstance(e, bool) and math.isfinite(e) for e in ends):  # type: ignore[union-attr]
+    numbers = [float(end) for end in ends if _is_number(end)] if isinstance(ends, list | tuple) else []
+    if not isinstance(ends, list | tuple) or len(ends) != 2 or len(numbers) != 2:
         raise BadInput(f"{field}.{kind} must be two numbers [low, high], got {ends!r}")
-    low, high = (float(end) for end in ends)  # type: ignore[union-attr]
+    low, high = numbers
     if not low < high or (kind == "log" and low <= 0):
         rule = "0 < low < high" if kind == "log" else "low < high"
         raise BadInput(f"{field}.{kind} must have {rule}, got {ends!r}")
     return low, high
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

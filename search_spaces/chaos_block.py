@@ -65,12 +65,15 @@ class Chaos:
                 for direction in range(self.num_directions)
             ]
             orders = [Child(fork, ORDER, 0.0, number) for number in range(self.controls)]
-            listed.update({child: steps for child in [*kinds, *orders]} if steps else {})
+            if steps:
+                listed.update(dict.fromkeys([*kinds, *orders], steps))
         return listed
 
     def absolute_steps(self, setting: Setting, fork_step: int) -> tuple[int, ...]:
         """Measure steps of a fork; absolute ones at or before it are skipped."""
-        return tuple(sorted({step for m in self.measure_steps if (step := measure_step(m, fork_step, setting)) > fork_step}))
+        return tuple(
+            sorted({step for m in self.measure_steps if (step := measure_step(m, fork_step, setting)) > fork_step})
+        )
 
     def check(self, setting: Setting) -> None:
         """Hold fork and measure steps against a setting's end.
@@ -81,7 +84,9 @@ class Chaos:
         end = setting.num_steps
         for step in self.fork_steps or ():
             if step >= end:
-                raise BadInput(f"chaos.fork_steps must be below num_steps ({end} for model '{setting.model}'), got {step}")
+                raise BadInput(
+                    f"chaos.fork_steps must be below num_steps ({end} for model '{setting.model}'), got {step}"
+                )
         for measure in self.measure_steps:
             for fork in self.fork_steps or (0,):
                 step = measure_step(measure, fork, setting)

@@ -59,11 +59,14 @@ def read_source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     else:
         raw, where = _parse(_file_text(Path(source)), str(source)), str(source)
     if not isinstance(raw, dict):
-        raise BadInput(f"{where} must be a mapping with keys {', '.join(TOP)}, got {'nothing' if raw is None else repr(raw)}")
+        raise BadInput(
+            f"{where} must be a mapping with keys {', '.join(TOP)}, got {'nothing' if raw is None else repr(raw)}"
+        )
     for key in raw:
         if key not in TOP:
             raise unknown("key", key, TOP)
-    return raw
+    read: dict[str, Any] = raw
+    return read
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
@@ -87,7 +90,7 @@ def apply_overrides(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[s
     Raises:
         BadInput: A key is unknown.
     """
-    merged = _plain(raw)
+    merged: dict[str, Any] = _plain(raw)
     for key, value in overrides.items():
         block, _, name = key.rpartition(".")
         if key in LEAVES or (block == "base" and name in LEAVES):
@@ -107,7 +110,7 @@ def apply_overrides(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[s
 
 def _known_keys() -> list[str]:
     inner = [f"{block}.{name}" for block, names in BLOCKS.items() for name in names]
-    return [*LEAVES, *(f"axes.{name}" for name in LEAVES), *inner, "seeds"]
+    return [*LEAVES, *inner, "axes.<setting>", "seeds"]
 
 
 def _everywhere(raw: dict[str, Any], name: str, value: Any) -> None:

@@ -99,13 +99,13 @@ def _points(raw: Mapping[str, Any], device: str) -> tuple[Setting, ...]:
     return tuple(points)
 
 
-def _resolved(
-    values: Mapping[str, Any], own: set[str], crossed: list[dict[str, Any]], device: str
-) -> dict[str, Any]:
+def _resolved(values: Mapping[str, Any], own: set[str], crossed: list[dict[str, Any]], device: str) -> dict[str, Any]:
     """Drop leaves of `base` that mean nothing for this point but do for another; resolve the device."""
     kept = {}
     for leaf, value in values.items():
-        is_shared = leaf not in own and not applies(leaf, _head(values)) and any(applies(leaf, _head(o)) for o in crossed)
+        is_shared = (
+            leaf not in own and not applies(leaf, _head(values)) and any(applies(leaf, _head(o)) for o in crossed)
+        )
         if not is_shared:
             kept[leaf] = value
     if kept["device"] == "auto":

@@ -16,8 +16,8 @@ from twophase.transition import locate_transition
 def transitions(chaos: pd.DataFrame, declared: Declared, by: Sequence[str] | None = None) -> pd.DataFrame:
     """Estimate every transition that the rows allow.
 
-    A child that diverged while its reference did not counts as not connected (+inf); where the reference diverged nothing
-    is known (NaN).
+    A child that diverged while its reference did not counts as not connected (+inf); where the reference diverged
+    nothing is known (NaN).
 
     Args:
         chaos: The study's `chaos` table.
@@ -80,7 +80,7 @@ def _estimates(rows: pd.DataFrame, declared: Declared) -> Iterator[dict[str, obj
             if measured.empty:
                 continue
             for indicator in INDICATORS:
-                yield _estimate(measured, declared, indicator, str(kind), float(magnitude), measure)
+                yield _estimate(measured, declared, indicator, str(kind), float(str(magnitude)), measure)
 
 
 def _is_measure(rows: pd.DataFrame, measure: str) -> pd.Series:

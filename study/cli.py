@@ -62,7 +62,8 @@ def _run(arguments: argparse.Namespace) -> int:
     study = run(space, Path(arguments.root), means)
     trials = study.table("trials")
     _print_transitions(study.table("transitions"))
-    print(f"\ntables:  {study.path}/{{{','.join(name for name in study.tables if (study.path / name).is_dir())}}}/*.parquet")
+    written = ",".join(name for name in study.tables if (study.path / name).is_dir())
+    print(f"\ntables:  {study.path}/{{{written}}}/*.parquet")
     for figure in sorted((study.path / "figures").glob("*.png")):
         print(f"figure:  {figure}")
     failed = trials[trials["status"] == "failed"]
@@ -105,10 +106,10 @@ def _plan_text(name: str, plan: Plan, disk_bytes: int) -> str:
     saved = plan.pair_lane_steps / plan.lane_steps if plan.lane_steps else 1.0
     return "\n".join(
         [
-            f"study {name}: {plan.num_trials} trials, one per setting and seed; perturbation time, magnitude and direction",
-            "are folded into them: a trial trains its reference once and all its children beside it",
+            f"study {name}: {plan.num_trials} trials, one per setting and seed; perturbation time, magnitude and",
+            "direction are folded into them: a trial trains its reference once and all its children beside it",
             f"children      {plan.num_children:,}, controls included",
-            f"lane-steps    {plan.lane_steps:,} ({plan.pair_lane_steps:,} as independent pairs, {saved:.1f} times as many)",
+            f"lane-steps    {plan.lane_steps:,} ({plan.pair_lane_steps:,} as independent pairs, {saved:.1f}× as many)",
             f"disk          about {disk_bytes / 1e6:.1f} MB",
             f"there         {plan.num_done} trials done, {plan.num_failed} failed",
             f"to run        {len(plan.jobs)} trials, {plan.todo_lane_steps:,} lane-steps",
@@ -161,19 +162,27 @@ def _parser() -> Parser:
     parser = Parser(prog="twophase", description="Find where training goes from chaotic to stable.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
 
-    def add(name: str, does: str, command: Callable[[argparse.Namespace], int], example: str) -> argparse.ArgumentParser:
+    def add(
+        name: str, does: str, command: Callable[[argparse.Namespace], int], example: str
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=does, description=does, epilog=f"example: {example}")
         sub.set_defaults(command=command)
         sub.add_argument("--root", default="runs", metavar="DIR", help="folder of studies (default: runs)")
         return sub
 
     plan = add("plan", "count what a space would run, and what is there", _plan, "twophase plan quick --set seeds=5")
-    start = add("run", "run a space, or what is missing of it", _run, "twophase run quick --set chaos.magnitudes=[1e-3]")
+    start = add(
+        "run", "run a space, or what is missing of it", _run, "twophase run quick --set chaos.magnitudes=[1e-3]"
+    )
     for sub in (plan, start):
         sub.add_argument("space", metavar="SPACE", help="a preset's name or a YAML file")
         sub.add_argument("--name", help="name of the study, in place of the space's own")
-        sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="lay a value over the space; repeatable")
-        sub.add_argument("--gpus-per-trial", type=float, default=0, metavar="F", help="GPUs of one trial, may be a fraction")
+        sub.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", help="lay a value over the space; repeatable"
+        )
+        sub.add_argument(
+            "--gpus-per-trial", type=float, default=0, metavar="F", help="GPUs of one trial, may be a fraction"
+        )
     plan.add_argument("--json", action="store_true", help="print one JSON object")
     start.add_argument("--workers", type=int, metavar="N", help="most trials at a time (default: one per processor)")
     start.add_argument("--address", help="a Ray cluster's address (default: Ray here, on loopback)")

@@ -61,7 +61,7 @@ def check_not_shadowed(folder: Path) -> None:
 def terminated_as_interrupt() -> Iterator[None]:
     """Let SIGTERM end a run the way that Ctrl-C does."""
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     old = signal.signal(signal.SIGTERM, interrupt)
@@ -95,7 +95,7 @@ def run_jobs(
 
     _start(ray, workers, gpus_per_trial, address)
     try:
-        return _tune(jobs, place, workers, gpus_per_trial, address)
+        return _tune(jobs, place, workers, gpus_per_trial)
     finally:
         ray.shutdown()
 
@@ -123,9 +123,7 @@ def _start(ray: Any, workers: int | None, gpus_per_trial: float, address: str | 
         raise EnvironmentFault(f"Ray can't be used on {where}: {str(error).splitlines()[0]}") from error
 
 
-def _tune(
-    jobs: list[Job], place: Place, workers: int | None, gpus_per_trial: float, address: str | None
-) -> dict[str, str]:
+def _tune(jobs: list[Job], place: Place, workers: int | None, gpus_per_trial: float) -> dict[str, str]:
     from ray import tune  # noqa: PLC0415 - as above
 
     from study.progress import Progress  # noqa: PLC0415 - imports Ray

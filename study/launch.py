@@ -153,9 +153,7 @@ def draw(study: results.Study) -> list[Path]:
 
 
 def _run_plan(plan: Plan, place: Place, means: Means) -> None:
-    died = run_jobs(
-        plan.jobs, place, workers=means.workers, gpus_per_trial=means.gpus_per_trial, address=means.address
-    )
+    died = run_jobs(plan.jobs, place, workers=means.workers, gpus_per_trial=means.gpus_per_trial, address=means.address)
     for job in plan.jobs:
         if job.trial.key in died:
             commit_failure(job, place, f"worker died: {died[job.trial.key]}")
@@ -163,8 +161,8 @@ def _run_plan(plan: Plan, place: Place, means: Means) -> None:
 
 def _tell(plan: Plan) -> None:
     print(
-        f"{plan.num_trials} trials: {plan.num_done} done before, {plan.num_failed} failed before, {len(plan.jobs)} to run "
-        f"({plan.todo_lane_steps:,} lane-steps)",
+        f"{plan.num_trials} trials: {plan.num_done} done before, {plan.num_failed} failed before, "
+        f"{len(plan.jobs)} to run ({plan.todo_lane_steps:,} lane-steps)",
         file=sys.stderr,
     )
 
@@ -178,4 +176,6 @@ def _check_means(means: Means) -> None:
     if gpus > 1 and gpus != int(gpus):
         raise BadInput(f"gpus_per_trial above 1 must be whole, got {gpus:g}")
     if gpus and means.address is None and num_local_gpus() < gpus:
-        raise BadInput(f"gpus_per_trial must be <= {num_local_gpus()}, the GPUs of this machine, got {gpus:g}; use 0 or --address")
+        raise BadInput(
+            f"gpus_per_trial must be <= {num_local_gpus()}, the GPUs of this machine, got {gpus:g}; use 0 or --address"
+        )

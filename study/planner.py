@@ -5,6 +5,7 @@ Perturbation time, magnitude and direction are folded into trials: a trial's chi
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from results import Commit
@@ -161,7 +162,7 @@ def _add(plan: Plan, trial: Trial, wanted: Todo, commits: list[Commit]) -> None:
         plan.num_failed += bool(failed)
         plan.num_done += not failed
         return
-    known = next((c.trial["reference_digest"] for c in commits if c.status != "failed"), "")
+    known = next((str(c.trial["reference_digest"]) for c in commits if c.status != "failed"), "")
     generation = max((commit.generation for commit in commits), default=0)
     job = Job(trial, missing, _union([present, wanted]), known, generation)
     plan.jobs.append(job)
@@ -204,7 +205,7 @@ def lane_steps(point: Setting, todo: Todo) -> int:
     children = [child for child in todo.measure_steps if child.perturbation != NONE]
     bounds = sorted({0, point.num_steps, *(child.fork_step for child in children)})
     total = 0
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         alive = [child for child in children if child.fork_step <= start]
         controls = sum(child.perturbation == ORDER for child in alive)
         perturbed = len(alive) - controls

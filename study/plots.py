@@ -19,7 +19,9 @@ def setting_labels(frame: pd.DataFrame, axes: Sequence[str]) -> pd.Series:
     """Name each setting by the leaves that vary, e.g. ``cnn · depth 8 · width 16``."""
 
     def label(row: pd.Series) -> str:
-        parts = [str(row[a]) if isinstance(row[a], str) else f"{a} {row[a]:g}" for a in axes if row[a] not in ("none", 0)]
+        parts = [
+            str(row[a]) if isinstance(row[a], str) else f"{a} {row[a]:g}" for a in axes if row[a] not in ("none", 0)
+        ]
         return " · ".join(parts) or str(row["model"])
 
     settings = frame.drop_duplicates("setting_key").set_index("setting_key")
@@ -71,7 +73,9 @@ def _curves(panel: Axes, rows: pd.DataFrame, indicator: str) -> None:
         panel.plot(seeds.index, seeds, color=colour, linewidth=0.7, alpha=0.35)
         label = "control: other data order" if is_control else f"{kind} {magnitude:g}"
         style = "--" if is_control else "-"
-        panel.plot(seeds.index, seeds.mean(axis=1), style, color=colour, linewidth=2, marker="o", markersize=3.5, label=label)
+        panel.plot(
+            seeds.index, seeds.mean(axis=1), style, color=colour, linewidth=2, marker="o", markersize=3.5, label=label
+        )
     _step_axis(panel, rows["fork_step"].max() if len(rows) else 1)
     panel.set_xlabel("fork step $t_0$")
 
@@ -93,7 +97,9 @@ def _transition(panel: Axes, estimates: pd.DataFrame) -> None:
     if primary.empty:
         return
     row = primary.iloc[0]
-    panel.axhline(row["threshold"], color="black", linewidth=0.8, linestyle=":", label=f"threshold {row['threshold']:g}")
+    panel.axhline(
+        row["threshold"], color="black", linewidth=0.8, linestyle=":", label=f"threshold {row['threshold']:g}"
+    )
     right = panel.get_xlim()[1]
     if row["verdict"] == "located":
         panel.axvspan(max(row["ci_low"], 0), min(row["ci_high"], right), color="#F0E442", alpha=0.35, linewidth=0)

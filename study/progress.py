@@ -9,7 +9,7 @@ from ray import tune
 LINE_SECONDS = 15.0
 
 
-class Progress(tune.Callback):  # type: ignore[misc]  # Ray has no types
+class Progress(tune.Callback):
     """Follows a sweep; holds no stream before `setup`, for Ray copies callbacks."""
 
     def __init__(self, num_jobs: int, lane_steps: int) -> None:
@@ -21,7 +21,7 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self.faults: list[str] = []
         self.died: dict[str, str] = {}
 
-    def setup(self, **info: Any) -> None:
+    def setup(self, *arguments: Any, **info: Any) -> None:
         """Start the clock."""
         self._began = time.monotonic()
 
@@ -30,7 +30,9 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self._running.add(trial.trial_id)
         self._show()
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         """Take a trial's lane-steps."""
         self._steps[trial.trial_id] = int(result.get("lane_steps", 0))
         if result.get("fault"):

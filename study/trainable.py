@@ -16,7 +16,7 @@ from study.worker import Place, commit_failure, is_environment_fault, prepare_pr
 REPORT_SECONDS = 1.0
 
 
-class JobRunner(tune.Trainable):  # type: ignore[misc]  # Ray has no types
+class JobRunner(tune.Trainable):
     """Runs the job that its config names; reports lane-steps about once a second.
 
     Success is the committed rows, not what Ray is told. A trial that raises is committed as failed, with its cause, and
@@ -51,7 +51,8 @@ class JobRunner(tune.Trainable):  # type: ignore[misc]  # Ray has no types
         until = time.monotonic() + REPORT_SECONDS
         try:
             self._progress = self._progress or self._open()
-            for self._lane_steps in self._progress:
+            for lane_steps in self._progress:
+                self._lane_steps = lane_steps
                 if time.monotonic() >= until:
                     return self._report(is_done=False)
         except results.LeaseLost as error:

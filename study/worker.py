@@ -82,23 +82,28 @@ def run_job(job: Job, place: Place) -> Iterator[int]:
 
 def commit_failure(job: Job, place: Place, error: str) -> None:
     """Record that a job failed, and why, in one line."""
-    _commit(results.open(place.study), job.trial, job.covers, place, error, job.generation)
+    _commit(results.open(place.study), job.trial, job.covers, place, None, job.generation, error)
 
 
 def _commit(
-    study: results.Study, trial: Trial, covers: Covers, place: Place, found: Outcome | str, generation: int
+    study: results.Study,
+    trial: Trial,
+    covers: Covers,
+    place: Place,
+    outcome: Outcome | None,
+    generation: int,
+    error: str = "",
 ) -> None:
-    is_failure = isinstance(found, str)
     results.write_part(
         study,
         trial_key=trial.key,
         part=part_name(covers) + (f"-g{generation}" if generation else ""),
-        tables={} if is_failure else {name: rows for name, rows in found.rows.items() if rows},
+        tables={name: rows for name, rows in outcome.rows.items() if rows} if outcome else {},
         covers=covers,
-        trial=_record(trial, {} if is_failure else found.summary),
+        trial=_record(trial, outcome.summary if outcome else {}),
         keys={"study": study.name, "setting_key": trial.setting.key, "seed": trial.seed, **trial.setting.values()},
-        status="failed" if is_failure else found.summary["status"],
-        error=found if is_failure else "",
+        status=outcome.summary["status"] if outcome else "failed",
+        error=error,
         generation=generation,
         lease_id=place.lease_id,
     )
@@ -134,6 +139,3 @@ def cache_folder() -> Path:
         return Path(named).expanduser().resolve()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "twophase"
-
-
-__all__ = ["Place", "cache_folder", "commit_failure", "is_environment_fault", "prepare_process", "run_job"]

@@ -61,7 +61,10 @@ def interpolate(state: LaneState, child: int, alphas: Sequence[float], of: int =
     return LaneState(
         {name: points(value) for name, value in state.parameters.items()},
         # Statistics on the path are recomputed: what stands here is not used.
-        {name: value[of : of + 1].repeat(len(alphas), *[1] * (value.dim() - 1)) for name, value in state.buffers.items()},
+        {
+            name: value[of : of + 1].repeat(len(alphas), *[1] * (value.dim() - 1))
+            for name, value in state.buffers.items()
+        },
         {},
     )
 
@@ -69,7 +72,8 @@ def interpolate(state: LaneState, child: int, alphas: Sequence[float], of: int =
 def loss_barrier(alphas: Sequence[float], losses: Sequence[float]) -> float:
     """Greatest rise of a path's loss above the chord between its ends.
 
-    max over α of L(α) − [(1 − α) L(0) + α L(1)] (Frankle et al. 2020, arXiv:1912.05671, with the chord in place of the mean).
+    max over α of L(α) − [(1 − α) L(0) + α L(1)] (Frankle et al. 2020, arXiv:1912.05671, with the chord in place of
+    the mean).
 
     Args:
         alphas: Points on the path, ascending, the ends first and last.
@@ -84,7 +88,9 @@ def loss_barrier(alphas: Sequence[float], losses: Sequence[float]) -> float:
     where = torch.as_tensor(alphas, dtype=torch.float64)
     height = torch.as_tensor(losses, dtype=torch.float64)
     if where.dim() != 1 or where.shape != height.shape or len(where) < 2:
-        raise ValueError(f"alphas and losses must be of one length >= 2, got {tuple(where.shape)} and {tuple(height.shape)}")
+        raise ValueError(
+            f"alphas and losses must be of one length >= 2, got {tuple(where.shape)} and {tuple(height.shape)}"
+        )
     if not bool((where.diff() > 0).all()):
         raise ValueError(f"alphas must ascend strictly, got {where.tolist()}")
     share = (where - where[0]) / (where[-1] - where[0])

@@ -199,7 +199,7 @@ def _rules(spec: Leaf, number: float) -> list[tuple[str, bool]]:
 
 def _milestones(value: object) -> str:
     """Give milestones their canonical text, ``0.5,0.75``."""
-    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    parts: Any = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
     if value == "none":
         return "none"
     try:
@@ -220,7 +220,9 @@ def _check_together(made: Setting) -> None:
             raise BadInput(f"{name} of model '{made.model}' must be an integer from {low} to {high}, got {value}")
     for name, known in architecture.choices.items():
         if getattr(made, name) not in known:
-            raise BadInput(f"{name} of model '{made.model}' must be one of {', '.join(known)}, got {getattr(made, name)!r}")
+            raise BadInput(
+                f"{name} of model '{made.model}' must be one of {', '.join(known)}, got {getattr(made, name)!r}"
+            )
     total = made.num_train + made.num_test
     if source.max_examples and total > source.max_examples:
         raise BadInput(

@@ -68,7 +68,7 @@ class Evaluator:
     def test_probabilities(self, state: LaneState) -> Float[Tensor, "K N C"]:
         """Predicted probabilities on the test set, each lane with its own running statistics."""
         model = self._load(state).eval()
-        parts = [model(inputs).softmax(-1) for inputs in self._test[0].split(BATCH)]
+        parts = [model(inputs).softmax(-1) for inputs in torch.split(self._test[0], BATCH)]
         return torch.cat(parts, 1)[: state.num_lanes]
 
     def _load(self, state: LaneState) -> LaneNetwork:
@@ -99,7 +99,7 @@ def recompute_statistics(model: LaneNetwork, inputs: Tensor) -> None:
 
 def _without_single(inputs: Tensor) -> Iterator[Tensor]:
     """Batches of 256, leaving out a last one of a single example: it has no variance."""
-    for i, batch in enumerate(inputs.split(BATCH)):
+    for i, batch in enumerate(torch.split(inputs, BATCH)):
         if i == 0 or len(batch) > 1:
             yield batch
 
@@ -108,7 +108,7 @@ def _loss_and_error(model: LaneNetwork, inputs: Tensor, labels: Tensor) -> tuple
     num_lanes = model.num_lanes
     loss = torch.zeros(num_lanes, dtype=torch.float64, device=inputs.device)
     wrong = torch.zeros_like(loss)
-    for batch, targets in zip(inputs.split(BATCH), labels.split(BATCH), strict=True):
+    for batch, targets in zip(torch.split(inputs, BATCH), torch.split(labels, BATCH), strict=True):
         logits = model(batch)
         flat = targets.expand(num_lanes, -1).flatten()
         losses = F.cross_entropy(logits.flatten(0, 1), flat, reduction="none").view(num_lanes, -1)

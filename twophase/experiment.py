@@ -1,9 +1,10 @@
 """One trial: a reference, its children and its controls, trained together and compared -> rows.
 
-The batch of lanes grows: lane 0 is the reference, then sentinels, then children in order of their fork. Controls follow other
-minibatches and train in a batch of their own, step by step beside the first.
+The batch of lanes grows: lane 0 is the reference, then sentinels, then children in order of their fork. Controls
+follow other minibatches and train in a batch of their own, step by step beside the first.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -203,7 +204,7 @@ class Experiment:
             self._is_sentinel_exact &= lanes.is_exact_copy(state, lane)
             apart = float(chaos.distance(lanes.take(state, [0, lane]))[1])
             # NaN - NaN is NaN, though the bits agree: a diverged reference is no broken sentinel.
-            self._sentinel_distance = max(self._sentinel_distance, 0.0 if apart != apart else apart)
+            self._sentinel_distance = max(self._sentinel_distance, 0.0 if math.isnan(apart) else apart)
 
     def _together(self, state: LaneState) -> tuple[LaneState, dict[Child, int]]:
         """Put both batches into one: lane 0 the reference, lane 1 a sentinel, then children, then controls."""
@@ -227,9 +228,9 @@ class Experiment:
         sentinels = [fork_child(state, sentinel, self._seed)[0] for _ in range(num_sentinels)]
         self._main.load(lanes.stack([lanes.fork(state), *sentinels, *kept, *(made[c][0] for c in perturbed)]))
         self._lane_width = max(self._lane_width, self._main.num_lanes)
-        self._fork_controls({c: made[c][0] for c in forking if c.perturbation == ORDER}, step)
+        self._fork_controls({c: made[c][0] for c in forking if c.perturbation == ORDER})
 
-    def _fork_controls(self, forked: Mapping[Child, LaneState], step: int) -> None:
+    def _fork_controls(self, forked: Mapping[Child, LaneState]) -> None:
         """Append controls to their batch, padded with copies of its first lane."""
         if not forked:
             return
@@ -302,8 +303,12 @@ class Experiment:
         num_points = self._trial.protocol.path_points
         alphas = [i / (num_points - 1) for i in range(num_points)]
         scores = self._evaluator.scores(chaos.interpolate(state, lane, alphas), recompute=True)
-        columns = {name: getattr(scores, name).tolist() for name in ("train_loss", "test_loss", "train_error", "test_error")}
-        return [{"alpha": alpha, **{name: column[i] for name, column in columns.items()}} for i, alpha in enumerate(alphas)]
+        columns = {
+            name: getattr(scores, name).tolist() for name in ("train_loss", "test_loss", "train_error", "test_error")
+        }
+        return [
+            {"alpha": alpha, **{name: column[i] for name, column in columns.items()}} for i, alpha in enumerate(alphas)
+        ]
 
     def _conclude(self, wall_seconds: float) -> Outcome:
         final = lanes.fork(self._main.state)

@@ -1,5 +1,6 @@
 """Reference state -> child state: one small push, measured as it was realised after rounding."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -68,7 +69,7 @@ PERTURBATIONS: dict[str, Perturbation] = {
 
 def norm(parameters: Parameters) -> float:
     """L2 norm over all parameters, in float64."""
-    return sum(float(value.double().square().sum()) for value in parameters.values()) ** 0.5
+    return math.sqrt(sum(float(value.double().square().sum()) for value in parameters.values()))
 
 
 def perturb(
@@ -76,7 +77,8 @@ def perturb(
 ) -> tuple[LaneState, Dose]:
     """Perturb a state of one lane.
 
-    θ′ = θ + ε ‖θ‖ u (or ε u where absolute), with u drawn from (seed, kind, fork step, direction) and shared by all magnitudes.
+    θ′ = θ + ε ‖θ‖ u (or ε u where absolute), with u drawn from (seed, kind, fork step, direction) and shared by all
+    magnitudes.
 
     Args:
         state: A copy of the reference's state, one lane.
@@ -92,9 +94,7 @@ def perturb(
     entry = PERTURBATIONS[kind]
     unit = entry.direction(state.parameters, stream(seed, "perturbation", kind, fork_step, direction))
     scale = magnitude * (norm(state.parameters) if entry.is_relative else 1.0)
-    pushed = {
-        name: (value.double() + scale * unit[name]).to(value.dtype) for name, value in state.parameters.items()
-    }
+    pushed = {name: (value.double() + scale * unit[name]).to(value.dtype) for name, value in state.parameters.items()}
     return replace(state, parameters=pushed), realised_dose(state.parameters, pushed)
 
 

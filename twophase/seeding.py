@@ -22,8 +22,8 @@ def stream_seed(seed: int, *purpose: str | int) -> int:
 def stream(seed: int, *purpose: str | int) -> torch.Generator:
     """Open the random stream of one purpose.
 
-    Streams of different purposes are independent, so that adding children to a trial changes no other draw. They live on
-    the CPU: what is drawn doesn't depend on the device that trains.
+    Streams of different purposes are independent, so that adding children to a trial changes no other draw. They
+    live on the CPU: what is drawn doesn't depend on the device that trains.
 
     Args:
         seed: The replicate number.

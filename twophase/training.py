@@ -146,5 +146,5 @@ class LaneTrainer:
         self._optimizer.zero_grad(set_to_none=True)
         logits = self._model(self._dataset.train_inputs[indices])
         # The sum's gradient with respect to a lane is that lane's own: no lane sees another.
-        lane_losses(logits, self._dataset.train_labels[indices]).sum().backward()
+        torch.autograd.backward(lane_losses(logits, self._dataset.train_labels[indices]).sum())
         self._optimizer.step()

@@ -83,7 +83,7 @@ def _write_atomically(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".npz")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)

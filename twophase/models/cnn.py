@@ -8,10 +8,17 @@ from twophase.models.network import ACTIVATIONS, Architecture, LaneNetwork, imag
 
 
 class CNN(LaneNetwork):
-    """`depth` layers convolution-norm-activation of `width` channels, kernel 3, stride 2 every other layer; mean; logits."""
+    """`depth` layers of `width` channels, kernel 3, stride 2 every other layer; mean over positions; logits."""
 
     def __init__(
-        self, input_shape: tuple[int, ...], num_classes: int, *, depth: int, width: int, activation: str, norm_layer: str
+        self,
+        input_shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        depth: int,
+        width: int,
+        activation: str,
+        norm_layer: str,
     ) -> None:
         super().__init__(input_shape)
         self.activation = ACTIVATIONS[activation]

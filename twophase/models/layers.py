@@ -1,7 +1,8 @@
 """Layers of K networks at once: every parameter and buffer has a leading lane axis.
 
 Shapes: K lanes, B examples of a minibatch, C channels or features, H × W positions (H = 1 in one dimension).
-Dense layers work on [K, B, C]; convolutional ones on [B, K·C, H, W] in channels-last memory, lanes as groups of channels.
+Dense layers work on [K, B, C]; convolutional ones on [B, K·C, H, W] in channels-last memory, lanes as groups of
+channels.
 A layer reads K from its parameters, so one definition serves any number of lanes.
 """
 
@@ -22,7 +23,8 @@ class LaneLayer(nn.Module, ABC):
         """Draw the parameters of a single lane.
 
         Args:
-            init: ``he``: weights N(0, 2/fan_in) (He et al. 2015), biases 0. ``torch``: both U(±1/√fan_in), torch's default.
+            init: ``he``: weights N(0, 2/fan_in) (He et al. 2015), biases 0. ``torch``: both U(±1/√fan_in), as torch
+                does by default.
             generator: CPU stream that the draws come from.
         """
 
@@ -63,7 +65,9 @@ class LaneConv(LaneLayer):
     In one dimension h = 1. Lanes are the groups of one grouped convolution.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, kernel: tuple[int, int], stride: tuple[int, int], *, bias: bool) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: tuple[int, int], stride: tuple[int, int], *, bias: bool
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(1, channels_out, channels_in, *kernel))
         self.bias = nn.Parameter(torch.empty(1, channels_out)) if bias else None
@@ -89,7 +93,8 @@ class LaneBatchNorm(LaneLayer):
     """Batch normalisation (Ioffe & Szegedy 2015) of K·C channels with running statistics per lane, [K, C].
 
     Attributes:
-        momentum: Weight of the newest batch in the running statistics; 1/(i + 1) at batch i makes them cumulative averages.
+        momentum: Weight of the newest batch in the running statistics; 1/(i + 1) at batch i makes them cumulative
+            averages.
     """
 
     running_mean: Tensor

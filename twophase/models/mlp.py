@@ -11,7 +11,14 @@ class MLP(LaneNetwork):
     """`depth` hidden layers of `width` units, then the logits."""
 
     def __init__(
-        self, input_shape: tuple[int, ...], num_classes: int, *, depth: int, width: int, activation: str, norm_layer: str
+        self,
+        input_shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        depth: int,
+        width: int,
+        activation: str,
+        norm_layer: str,
     ) -> None:
         super().__init__(input_shape)
         self.activation = ACTIVATIONS[activation]
@@ -19,7 +26,9 @@ class MLP(LaneNetwork):
         for size in input_shape:
             features *= size
         self.hidden = nn.ModuleList(LaneLinear(features if i == 0 else width, width) for i in range(depth))
-        self.norms = nn.ModuleList(LaneBatchNorm(width) if norm_layer == "batch" else nn.Identity() for _ in range(depth))
+        self.norms = nn.ModuleList(
+            LaneBatchNorm(width) if norm_layer == "batch" else nn.Identity() for _ in range(depth)
+        )
         self.head = LaneLinear(width, num_classes)
 
     def logits(self, inputs: Tensor, *, is_shared: bool) -> Float[Tensor, "K B C"]:

@@ -72,7 +72,7 @@ def dense_lanes(inputs: Tensor, num_lanes: int, *, is_shared: bool) -> Float[Ten
 
 def pooled_lanes(features: Float[Tensor, "B KC H W"], num_lanes: int) -> Float[Tensor, "K B channels"]:
     """Average over positions and hand each lane its own channels."""
-    return features.mean((2, 3)).unflatten(1, (num_lanes, -1)).transpose(0, 1)
+    return features.mean((2, 3)).view(len(features), num_lanes, -1).transpose(0, 1)
 
 
 Builder = Callable[..., LaneNetwork]
