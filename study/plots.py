@@ -1,6 +1,7 @@
 """Figures: each takes tables and returns a `Figure`; none reads a file."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -55,7 +56,7 @@ def barrier_figure(
             & (transitions["measure"] == "end")
         ]
         _transition(panel, estimates)
-        panel.set_title(str(labels[key]), fontsize=10)
+        panel.set_title(_wrapped(str(labels[key])), fontsize=9)
     for panel in panels[:: max(1, min(3, len(keys)))]:
         panel.set_ylabel(indicator.replace("_", " "))
     panels[0].legend(fontsize=7.5, frameon=False)
@@ -105,10 +106,10 @@ def _transition(panel: Axes, estimates: pd.DataFrame) -> None:
         panel.axvspan(max(row["ci_low"], 0), min(row["ci_high"], right), color="#F0E442", alpha=0.35, linewidth=0)
         high = "∞" if math.isinf(row["ci_high"]) else f"{row['ci_high']:.0f}"
         text = f"transition {row['transition_step']:.0f} [{row['ci_low']:.0f}, {high}]"
-        panel.axvline(row["transition_step"], color="black", linewidth=1.2, label=text)
+        panel.axvline(row["transition_step"], color="black", linewidth=1.2)
     else:
         text = str(row["verdict"]).replace("_", " ")
-    panel.text(0.98, 0.96, text, transform=panel.transAxes, ha="right", va="top", fontsize=8.5, fontweight="bold")
+    panel.annotate(text, (0.98, 0.96), xycoords="axes fraction", ha="right", va="top", fontsize=8.5, fontweight="bold")
 
 
 def learning_figure(trajectory: pd.DataFrame, axes: Sequence[str]) -> Figure:
@@ -127,10 +128,14 @@ def learning_figure(trajectory: pd.DataFrame, axes: Sequence[str]) -> Figure:
                 panel.plot(seed["step"], seed[column], color=colour, linewidth=1.1, label=name if i == 0 else None)
         _step_axis(panel, rows["step"].max())
         panel.set_xlabel("step")
-        panel.set_title(str(labels[key]), fontsize=10)
+        panel.set_title(_wrapped(str(labels[key])), fontsize=9)
     panels[0].legend(fontsize=8, frameon=False)
     _note_left_out(figure, len(labels) - len(keys))
     return figure
+
+
+def _wrapped(label: str) -> str:
+    return "\n".join(textwrap.wrap(label, 48))
 
 
 def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:

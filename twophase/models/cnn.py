@@ -8,7 +8,7 @@ from twophase.models.network import ACTIVATIONS, Architecture, LaneNetwork, imag
 
 
 class CNN(LaneNetwork):
-    """`depth` layers of `width` channels, kernel 3, stride 2 every other layer; mean over positions; logits."""
+    """`depth` layers of `width` channels, kernel 3, stride 2 in the first and every other one; mean over positions; logits."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class CNN(LaneNetwork):
         is_normed = norm_layer == "batch"
         convs = []
         for i in range(depth):
-            stride = 1 + i % 2
+            stride = 2 - i % 2
             convs.append(
                 LaneConv(
                     input_shape[0] if i == 0 else width,

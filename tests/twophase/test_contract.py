@@ -1,0 +1,153 @@
+"""What every model keeps on every kind of input: what chaos rests on. A new model is tested by being added."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from samples import NUM_TEST, NUM_TRAIN, SHAPES, small_dataset, small_setting
+
+from twophase import lanes
+from twophase.config import Protocol, Trial
+from twophase.data import DATA
+from twophase.evaluation import Evaluator
+from twophase.experiment import SENTINEL, Child, Experiment, Todo
+from twophase.models import MODELS
+from twophase.perturb import perturb
+from twophase.training import LaneTrainer, build_model, control_order, initial_state, reference_order
+
+WIDTHS = (4, 5, 7, 8, 16)
+
+every_model = pytest.mark.parametrize("model", sorted(MODELS))
+every_shape = pytest.mark.parametrize("input_shape", SHAPES.values(), ids=list(SHAPES))
+
+
+def many_lanes(setting, dataset, num_lanes):
+    """Lane 0 and 2 are the start, the others pushed."""
+    start = initial_state(setting, dataset, seed=1)
+    pushed = [perturb(start, "gaussian", 0.1, seed=1, fork_step=0, direction=i)[0] for i in range(num_lanes)]
+    return lanes.stack([start, pushed[1], start, *pushed[3:]])
+
+
+@every_shape
+@every_model
+def test_sentinels_stay_bitwise_equal(model, input_shape):
+    setting = small_setting(model)
+    children = [Child(t, "gaussian", m, d) for t in (0, 10, 25) for m in (1e-2, 1e-5) for d in (0, 1)]
+    controls = [Child(t, "order", 0.0, 0) for t in (0, 10)]
+    measured = {SENTINEL: (20, 40), **{c: (40,) for c in (*children, *controls)}}
+    trial = Trial(setting, 0, Protocol(train_sample=32, path_points=3))
+    outcome = Experiment(trial, Todo(measured, frozenset(children)), small_dataset(input_shape)).run()
+
+    assert outcome.summary["is_sentinel_exact"] is True
+    rows = outcome.rows["chaos"]
+    sentinels = [row for row in rows if row["perturbation"] == "none"]
+    assert [row["measure_step"] for row in sentinels] == [20, 40]
+    assert all(row["distance"] == 0.0 == row["relative_distance"] for row in sentinels)
+    assert all(row["cosine_dissimilarity"] == 0.0 == row["disagreement"] for row in sentinels)
+    others = [row for row in rows if row["perturbation"] != "none"]
+    assert len(others) == len(children) + len(controls)
+    assert all(row["distance"] > 0 for row in others)
+
+
+@pytest.mark.parametrize("is_shared", [True, False], ids=["shared order", "order per lane"])
+@every_shape
+@every_model
+def test_lane_0_does_not_depend_on_how_many_train_with_it(model, input_shape, is_shared):
+    setting, dataset = small_setting(model), small_dataset(input_shape)
+    digests = {}
+    for num_lanes in WIDTHS:
+        orders = [reference_order(setting, 0)]
+        if not is_shared:
+            orders += [control_order(setting, 0, 0, i) for i in range(1, num_lanes)]
+        start = many_lanes(setting, dataset, num_lanes)
+        trainer = LaneTrainer(setting, dataset, start)
+        trainer.advance(30, orders)
+        digests[num_lanes] = lanes.state_digest(trainer.state)
+        assert digests[num_lanes] != lanes.state_digest(start)
+        assert lanes.is_exact_copy(trainer.state, 2) == is_shared
+        assert not lanes.is_exact_copy(trainer.state, 1)
+    assert len(set(digests.values())) == 1, digests
+
+
+@every_shape
+@every_model
+def test_scores_do_not_depend_on_how_many_are_scored_together(model, input_shape):
+    setting, dataset = small_setting(model), small_dataset(input_shape)
+    evaluator = Evaluator(Trial(setting, 0), dataset)
+    trainer = LaneTrainer(setting, dataset, many_lanes(setting, dataset, 16))
+    trainer.advance(10, [reference_order(setting, 0)])
+    state = trainer.state
+
+    def seen(lane, num_lanes):
+        """Everything that is computed of a lane, put last among others."""
+        few = lanes.take(state, [*range(num_lanes - 1), lane])
+        values = [evaluator.test_probabilities(few)[-1].flatten().double()]
+        for recompute in (True, False):
+            scores = evaluator.scores(few, recompute=recompute)
+            values.append(torch.stack([part[-1] for part in vars(scores).values()]))
+        return torch.cat(values)
+
+    for lane in (0, 1, 9):
+        together = seen(lane, 16)
+        assert together.isfinite().all()
+        assert all(torch.equal(seen(lane, num_lanes), together) for num_lanes in (1, *WIDTHS))
+    assert not torch.equal(seen(0, 16), seen(1, 16))
+
+
+@every_model
+def test_no_global_random_state_is_touched(model, tmp_path):
+    def state():
+        return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()  # noqa: NPY002
+
+    before = state()
+    for source in DATA.values():
+        dataset = source.load(60, 20, 3, tmp_path)
+        setting = small_setting(model, num_train=60, num_test=20)
+        trainer = LaneTrainer(setting, dataset, lanes.take(initial_state(setting, dataset, 0), [0] * 4))
+        trainer.advance(3, [reference_order(setting, 0)])
+    assert state() == before
+    random.random()
+    torch.rand(1)
+    assert state() != before
+
+
+@every_shape
+@every_model
+def test_shared_inputs_are_the_same_inputs_for_every_lane(model, input_shape):
+    setting, dataset = small_setting(model, precision="float64"), small_dataset(input_shape)
+    network = build_model(setting, dataset, seed=0)
+    lanes.write(many_lanes(setting, dataset, 5), network)
+    inputs = dataset.train_inputs[:16].double()
+    shared = network(inputs)
+    assert shared.shape == (5, 16, dataset.num_classes)
+    # Rounding only: a grouped convolution adds in another order than an ordinary one.
+    torch.testing.assert_close(network(inputs.expand(5, *inputs.shape)), shared, rtol=1e-12, atol=1e-12)
+    rolled = network(torch.stack([inputs.roll(i, 0) for i in range(5)]))
+    unrolled = torch.stack([logits.roll(-i, 0) for i, logits in enumerate(rolled)])
+    torch.testing.assert_close(unrolled, shared, rtol=1e-12, atol=1e-12)
+
+
+@every_model
+def test_a_seed_is_one_network_in_every_precision(model):
+    dataset = small_dataset()
+    single, double = (initial_state(small_setting(model, precision=p), dataset, 5) for p in ("float32", "float64"))
+    assert all(torch.equal(single.parameters[name].double(), value) for name, value in double.parameters.items())
+    other = initial_state(small_setting(model), dataset, 6)
+    assert lanes.state_digest(other) != lanes.state_digest(single)
+
+
+def test_minibatches_partition_each_epoch():
+    setting = small_setting()
+    order, per_epoch = reference_order(setting, 0), NUM_TRAIN // setting.batch_size
+    epochs = [torch.cat([order.batch(e * per_epoch + i) for i in range(per_epoch)]).tolist() for e in range(2)]
+    for epoch in epochs:
+        assert len(set(epoch)) == len(epoch) == per_epoch * setting.batch_size
+        assert set(epoch) <= set(range(NUM_TRAIN))
+    assert epochs[0] != epochs[1]
+    assert torch.equal(reference_order(setting, 0).batch(23), order.batch(23))
+    assert not torch.equal(reference_order(setting, 1).batch(23), order.batch(23))
+    control = control_order(setting, 0, fork_step=10, number=0)
+    assert not torch.equal(control.batch(10), order.batch(10))
+    assert not torch.equal(control.batch(10), control_order(setting, 0, 10, 1).batch(10))
+    assert small_dataset().test_inputs.shape[0] == NUM_TEST
