@@ -128,6 +128,7 @@ def learning_figure(trajectory: pd.DataFrame, axes: Sequence[str]) -> Figure:
                 panel.plot(seed["step"], seed[column], color=colour, linewidth=1.1, label=name if i == 0 else None)
         _step_axis(panel, rows["step"].max())
         panel.set_xlabel("step")
+        panel.set_ylabel("loss (nats), accuracy")
         panel.set_title(_wrapped(str(labels[key])), fontsize=9)
     panels[0].legend(fontsize=8, frameon=False)
     _note_left_out(figure, len(labels) - len(keys))

@@ -11,8 +11,8 @@ from twophase.perturb import ORDER
 
 
 def varying_axes(frame: pd.DataFrame, leaves: Sequence[str]) -> list[str]:
-    """Leaves that tell the settings of a table apart; the model always."""
-    return [leaf for leaf in leaves if leaf in frame and (leaf == "model" or frame[leaf].nunique() > 1)]
+    """Leaves that tell the settings of a table apart; the model always, and first."""
+    return ["model", *(leaf for leaf in leaves if leaf in frame and leaf != "model" and frame[leaf].nunique() > 1)]
 
 
 def to_json(**values: Any) -> str:

@@ -8,7 +8,10 @@ from twophase.models.network import ACTIVATIONS, Architecture, LaneNetwork, imag
 
 
 class CNN(LaneNetwork):
-    """`depth` layers of `width` channels, kernel 3, stride 2 in the first and every other one; mean over positions; logits."""
+    """`depth` layers of `width` channels, kernel 3; then the mean over positions and the logits.
+
+    The first layer and every other one after it has stride 2.
+    """
 
     def __init__(
         self,

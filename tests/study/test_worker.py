@@ -1,0 +1,84 @@
+"""One job, from its JSON to committed rows, without Ray."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+import results
+import search_spaces
+from study.columns import setting_columns
+from study.planner import Job, make_plan
+from study.worker import Place, run_job
+
+SPACE = {
+    "name": "one",
+    "base": {"data": "digits", "num_steps": 30, "num_train": 200, "num_test": 50, "depth": 1, "width": 8},
+    "seeds": 1,
+    "chaos": {"fork_steps": [0, 10], "magnitudes": [1e-2], "num_directions": 1, "train_sample": 100},
+}
+
+
+@pytest.fixture
+def place(tmp_path):
+    results.create(tmp_path / "one", study="one", setting_columns=setting_columns())
+    with results.Lease.acquire(tmp_path / "one") as lease:
+        yield Place(str(tmp_path / "one"), str(tmp_path / "cache"), lease.id)
+
+
+def do(job: Job, place: Place) -> None:
+    for _ in run_job(Job.from_json(job.to_json()), place):
+        pass
+
+
+def missing(place: Place, **chaos) -> list[Job]:
+    space = search_spaces.load({**SPACE, "chaos": {**SPACE["chaos"], **chaos}})
+    return make_plan(space, results.read_commits(results.open(place.study))).jobs
+
+
+def test_a_done_job_is_no_longer_missing(place):
+    (job,) = missing(place)
+    do(job, place)
+    assert missing(place) == []
+    chaos = results.open(place.study).table("chaos")
+    assert set(chaos.perturbation) == {"none", "gaussian", "order"}
+    assert chaos.reference_digest.nunique() == 1
+
+
+def test_an_extension_trains_only_what_is_missing_and_reproduces_the_reference(place):
+    (job,) = missing(place)
+    do(job, place)
+    (extension,) = missing(place, magnitudes=[1e-2, 1e-3])
+    assert {child.magnitude for child in extension.todo.measure_steps} == {1e-3}
+    assert not extension.todo.is_trajectory_wanted
+    do(extension, place)
+    study = results.open(place.study)
+    assert study.table("chaos").reference_digest.nunique() == 1
+    assert {commit.generation for commit in results.read_commits(study)} == {0}
+
+
+def test_a_reference_that_cannot_be_reproduced_supersedes_the_whole_trial(place):
+    (job,) = missing(place)
+    do(job, place)
+    before = results.open(place.study).table("chaos")
+    (extension,) = missing(place, magnitudes=[1e-2, 1e-3])
+    do(replace(extension, reference_digest="0123456789abcdef"), place)
+    study = results.open(place.study)
+    commits = results.read_commits(study)
+    assert [commit.generation for commit in commits] == [1]
+    after = study.table("chaos")
+    assert set(after.magnitude) == {0.0, 1e-2, 1e-3}
+    keys = ["perturbation", "fork_step", "magnitude", "direction", "measure_step"]
+    assert not after.duplicated(["trial_key", *keys]).any()
+    kept = after.merge(before[keys], on=keys)
+    pd.testing.assert_frame_equal(kept[before.columns], before)
+    assert len(study.table("trajectory")) == study.table("trajectory").step.nunique()
+    results.sweep(study, lease_id=place.lease_id)
+    assert len(pd.read_parquet(study.path / "chaos")) == len(after)
+
+
+def test_a_worker_whose_driver_lost_the_study_commits_nothing(place):
+    (job,) = missing(place)
+    with pytest.raises(results.LeaseLost):
+        do(job, replace(place, lease_id="another"))
+    assert results.open(place.study).table("chaos").empty
