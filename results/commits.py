@@ -94,7 +94,7 @@ def parse_commit(study: StudyFolder, path: Path, text: str) -> Commit:
         if any(file.table not in TABLES or Path(file.name).name != file.name for file in commit.files):
             raise ValueError("it names a file outside the tables")
         _check_types(commit)
-    except (ValueError, TypeError, KeyError, AttributeError, SchemaError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, SchemaError) as error:
         raise StudyError(
             f"damaged commit file {path}: {error or type(error).__name__}; remove it to have its rows computed again"
         ) from error

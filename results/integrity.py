@@ -59,7 +59,7 @@ def _read_each_commit(study: StudyFolder) -> tuple[list[Commit], list[Finding]]:
     for path in sorted(study.commits_path.glob("[!.]*.json")):
         try:
             commits.append(parse_commit(study, path, path.read_text(encoding="utf-8", errors="replace")))
-        except (StudyError, OSError, RecursionError) as error:
+        except (StudyError, OSError) as error:
             findings.append(Finding("_commits", str(error), _within(study, path)))
     return commits, findings
 
@@ -161,9 +161,8 @@ def _duplicates(table: str, parts: Sequence[pa.Table]) -> Iterator[Finding]:
 def _inexact_sentinels(live: Iterable[Commit], chaos: Sequence[pa.Table]) -> Iterator[Finding]:
     for commit in live:
         if commit.trial.get("is_sentinel_exact") is False:
-            yield Finding(
-                "trials", "sentinel is not bitwise equal to the reference", f"{commit.trial_key} {commit.part}"
-            )
+            where = f"trial_key={commit.trial_key}, part={commit.part}"
+            yield Finding("trials", "a sentinel is not bitwise equal to the reference", where)
     for part in chaos:
         sentinels = part.filter(pc.field("perturbation") == "none").to_pandas()
         # Where training itself diverged, NaN − NaN proves nothing and refutes nothing.

@@ -1,5 +1,5 @@
 """How a study runs and what it says."""
 
-from study.launch import launch
+from study.driver import launch
 
 __all__ = ["launch"]

@@ -13,7 +13,7 @@ from search_spaces import parse_overrides
 from study import manifest
 from study.analysis import select, transitions
 from study.cluster import EnvironmentFault
-from study.launch import Means, derive, read_space, run, study_plan
+from study.driver import Means, derive, read_space, run, study_plan
 from study.planner import Plan
 from study.summary import control_text, headline_text, records, to_json, transition_text, varying_axes
 from twophase.config import LEAVES

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from results import StudyError
 from results.files import json_bytes, write_bytes
 from search_spaces import Primary, Space
 from twophase.chaos import INDICATORS
@@ -38,13 +39,21 @@ class Declared:
 
 
 def read_declared(folder: Path) -> Declared | None:
-    """Read a study's declarations; None if it has none yet."""
+    """Read a study's declarations; None if it has none yet.
+
+    Raises:
+        StudyError: The file is damaged.
+    """
+    path = folder / FILE
     try:
-        raw: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        primary = Primary(**raw["primary"])
+        magnitudes, measures = tuple(raw["magnitudes"]), tuple(raw["measures"])
+        return Declared(primary, raw["perturbation"], raw["measure"], magnitudes, measures)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    primary = Primary(**raw.pop("primary"))
-    return Declared(primary, raw["perturbation"], raw["measure"], tuple(raw["magnitudes"]), tuple(raw["measures"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise StudyError(f"{path} is damaged: {error}") from error
 
 
 def declare(space: Space, old: Declared | None) -> Declared:

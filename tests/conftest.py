@@ -1,11 +1,17 @@
 """One thread for all tests, and shapes of our public functions checked while they run."""
 
+import sys
+from types import ModuleType
+
 import torch
+from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
 torch.set_num_threads(1)
 
-# All that has to do with tensors. `config` and `transition` are left out: they take ints for floats, as Python does and
-# beartype doesn't. The hook is never lifted: modules imported late, inside functions, are checked as well.
-CHECKED = ("chaos", "data", "evaluation", "experiment", "lanes", "models", "perturb", "seeding", "training")
-install_import_hook([f"twophase.{name}" for name in CHECKED], "beartype.beartype")
+# The hook wants the checker by its importable name; this one takes ints for floats, as Python does.
+checker = ModuleType("twophase_shape_checker")
+checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+sys.modules[checker.__name__] = checker
+# Never lifted: modules imported late, inside functions, are checked as well.
+install_import_hook("twophase", f"{checker.__name__}.check")

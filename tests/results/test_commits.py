@@ -14,9 +14,9 @@ def commit_file(study, write):
 
 
 DAMAGES = {
-    "empty": lambda content: "",
+    "empty": lambda _: "",
     "torn": lambda content: json.dumps(content)[:50],
-    "list": lambda content: "[]",
+    "list": lambda _: "[]",
     "missing field": lambda content: json.dumps({k: v for k, v in content.items() if k != "status"}),
     "extra field": lambda content: json.dumps({**content, "more": 1}),
     "other name": lambda content: json.dumps({**content, "part": "b"}),

@@ -1,4 +1,6 @@
 import math
+import os
+import stat
 
 import pytest
 
@@ -38,3 +40,23 @@ def test_temporary_names_differ(tmp_path):
 def test_json_is_strict(value):
     with pytest.raises(ValueError, match="JSON"):
         json_bytes({"x": value})
+
+
+def test_everything_is_on_the_disk_before_the_next_step(tmp_path, monkeypatch):
+    """File, then name, then folder: a power cut cannot show a name without content."""
+    log = []
+    path_type = type(tmp_path)
+    fsync, replace = os.fsync, path_type.replace
+
+    def logged_fsync(descriptor):
+        log.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def logged_replace(path, target):
+        log.append("replace")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    monkeypatch.setattr(path_type, "replace", logged_replace)
+    write_bytes(tmp_path / "a", b"data")
+    assert log == ["file", "replace", "folder"]

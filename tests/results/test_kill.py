@@ -11,7 +11,8 @@ from sample_study import SETTING_COLUMNS, Writer, rows_of
 import results
 from results.lease import LEASE_FILE, read_holder
 
-NUM_PARTS = 6
+NUM_TRIALS = 6
+NUM_PARTS = 5
 NUM_ROWS = 40
 TABLES = ("kernel", "cone", "divergence")
 
@@ -22,24 +23,29 @@ def rows_for(trial, part, generation):
     return {table: rows_of(table, first=first, count=NUM_ROWS) for table in TABLES}
 
 
-def write_what_is_missing(path, journal, num_trials):
-    """One driver: sweeps, writes what is missing, supersedes every third trial, and notes what was acknowledged."""
+def planned():
+    """Trial, generation, part, in the order of writing: every third trial is written, then superseded."""
+    for trial in range(NUM_TRIALS):
+        for generation in range(2 if trial % 3 == 0 else 1):
+            yield from ((trial, generation, part) for part in range(NUM_PARTS))
+
+
+def write_what_is_missing(path, journal):
+    """One driver: sweeps, writes what is missing, and notes what was acknowledged."""
     study = results.open(path)
     with results.Lease.acquire(path) as lease, open(journal, "a", buffering=1, encoding="utf-8") as notes:
         results.sweep(study, lease_id=lease.id)
         write = Writer(study, lease.id)
-        for trial in range(num_trials):
-            for generation in range(2 if trial % 3 == 0 else 1):
-                for part in range(NUM_PARTS):
-                    there = {(c.trial_key, c.part): c.generation for c in results.read_commits(study)}
-                    if there.get((f"t{trial}", f"p{part}"), -1) >= generation:
-                        continue
-                    if generation == 0 and 1 in {g for (key, _), g in there.items() if key == f"t{trial}"}:
-                        continue
-                    tables = rows_for(trial, part, generation)
-                    write(f"p{part}", tables, trial_key=f"t{trial}", generation=generation, covers=[trial, part])
-                    notes.write(f"t{trial} p{part} {generation}\n")
-            results.sweep(study, lease_id=lease.id)
+        there = {(commit.trial_key, commit.part): commit.generation for commit in results.read_commits(study)}
+        newest = {trial_key: generation for (trial_key, _), generation in there.items()}
+        for trial, generation, part in planned():
+            key = (f"t{trial}", f"p{part}")
+            if generation >= newest.get(key[0], 0) and there.get(key, -1) < generation:
+                tables = rows_for(trial, part, generation)
+                write(key[1], tables, trial_key=key[0], generation=generation, covers=[trial, part])
+                notes.write(f"{key[0]} {key[1]} {generation}\n")
+            if part == NUM_PARTS - 1:
+                results.sweep(study, lease_id=lease.id)
 
 
 def expected_rows(commits, table):
@@ -78,12 +84,12 @@ def test_killed_at_random_moments(tmp_path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pytest", "results"])
     moments = random.Random(0)
-    num_trials = 12
-    for kills in range(100):
-        process = context.Process(target=write_what_is_missing, args=(study.path, journal, num_trials))
+    kills = 0
+    while True:
+        process = context.Process(target=write_what_is_missing, args=(study.path, journal))
         process.start()
         wait_for_lease(study, process)
-        process.join(moments.uniform(0.0, 0.3))
+        process.join(moments.uniform(0.0, 0.1))
         if process.exitcode is None:
             os.kill(process.pid, signal.SIGKILL)
             process.join()
@@ -91,6 +97,7 @@ def test_killed_at_random_moments(tmp_path):
         if process.exitcode == 0:
             break
         assert process.exitcode == -signal.SIGKILL, "the writer failed"
+        kills += 1
     assert kills >= 3, "too fast to be killed"
-    assert len(results.read_commits(study)) == num_trials * NUM_PARTS
+    assert len(results.read_commits(study)) == NUM_TRIALS * NUM_PARTS
     assert results.check(study) == []

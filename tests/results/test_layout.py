@@ -51,7 +51,7 @@ def test_missing_study_names_what_is_there(study):
 
 
 def test_root_of_studies_is_no_study(study):
-    with pytest.raises(StudyError, match="is not a study.*; studies in it: sample") as caught:
+    with pytest.raises(StudyError, match=r"is not a study.*; studies in it: sample") as caught:
         results.open(study.path.parent)
     one_line(caught)
 

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import multiprocessing
 import os
@@ -182,7 +183,7 @@ def test_half_written_lease_is_held_until_a_minute_old(study):
 
 
 def test_no_such_study(tmp_path):
-    with pytest.raises(StudyError, match="cannot take the lease of .*missing"):
+    with pytest.raises(StudyError, match=r"cannot take the lease of .*missing"):
         Lease.acquire(tmp_path / "missing")
 
 
@@ -275,10 +276,8 @@ def test_of_racing_threads_one_wins_a_stale_lease(study, dead_pid):
 
         def rival(barrier=barrier, leases=leases):
             barrier.wait()
-            try:
+            with contextlib.suppress(LeaseHeld):
                 leases.append(Lease.acquire(study.path))
-            except LeaseHeld:
-                pass
 
         threads = [threading.Thread(target=rival) for _ in range(4)]
         for thread in threads:

@@ -54,7 +54,7 @@ class PlainCNN(nn.Module):
         is_normed = setting.norm_layer == "batch"
         channels = [input_shape[0], *[setting.width] * setting.depth]
         self.convs = nn.ModuleList(
-            conv(channels[i], channels[i + 1], 3, stride=1 if i % 2 == 0 else 2, padding=1, bias=not is_normed)
+            conv(channels[i], channels[i + 1], 3, stride=2 if i % 2 == 0 else 1, padding=1, bias=not is_normed)
             for i in range(setting.depth)
         )
         self.norms = nn.ModuleList(norm(setting.width) if is_normed else nn.Identity() for _ in self.convs)

@@ -1,0 +1,27 @@
+"""One real study, run once for all tests that read it."""
+
+import os
+
+import pytest
+
+import study
+
+TINY = {
+    "name": "tiny",
+    "base": {"data": "digits", "num_steps": 60, "num_train": 600, "num_test": 100, "batch_size": 32},
+    "settings": [{"model": "mlp", "depth": 2, "width": 16}, {"model": "cnn", "depth": 3, "width": 4}],
+    "seeds": 2,
+    "chaos": {"fork_steps": [0, 20, 40], "magnitudes": [1e-2, 1e-3], "num_directions": 1, "train_sample": 256},
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Data sets are generated into a folder of this session."""
+    os.environ["TWOPHASE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory, _own_cache):
+    """The tiny study, run at one go by two workers."""
+    return study.launch(TINY, tmp_path_factory.mktemp("whole"), workers=2)
