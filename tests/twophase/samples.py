@@ -1,7 +1,6 @@
 """Small data, small settings, and plain torch networks that carry the weights of a lane."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from twophase.config import setting
@@ -67,7 +66,7 @@ class PlainCNN(nn.Module):
 
 
 def activate(x, model):
-    return {"relu": F.relu, "gelu": F.gelu, "tanh": F.tanh}[model.activation](x)
+    return {"relu": torch.relu, "gelu": nn.functional.gelu, "tanh": torch.tanh}[model.activation](x)
 
 
 def plain(setting, input_shape, state, lane):

@@ -37,7 +37,7 @@ def test_sentinels_stay_bitwise_equal(model, input_shape):
     setting = small_setting(model)
     children = [Child(t, "gaussian", m, d) for t in (0, 10, 25) for m in (1e-2, 1e-5) for d in (0, 1)]
     controls = [Child(t, "order", 0.0, 0) for t in (0, 10)]
-    measured = {SENTINEL: (20, 40), **{c: (40,) for c in (*children, *controls)}}
+    measured = {SENTINEL: (20, 40), **dict.fromkeys((*children, *controls), (40,))}
     trial = Trial(setting, 0, Protocol(train_sample=32, path_points=3))
     outcome = Experiment(trial, Todo(measured, frozenset(children)), small_dataset(input_shape)).run()
 
@@ -100,11 +100,13 @@ def test_scores_do_not_depend_on_how_many_are_scored_together(model, input_shape
 # In a process of its own: the checker that conftest.py installs draws from Python's generator itself.
 TOUCHING = """
 import random, sys
+from itertools import product
 from pathlib import Path
 import numpy as np, torch
 from samples import small_setting
 from twophase import lanes
 from twophase.data import DATA
+from twophase.models import MODELS
 from twophase.training import LaneTrainer, initial_state, reference_order
 import mnist1d.data, sklearn.datasets
 
@@ -112,23 +114,22 @@ def state():
     return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
 
 before = state()
-for source in DATA.values():
-    dataset = source.load(60, 20, 3, Path(sys.argv[1]))
-    setting = small_setting(sys.argv[2], num_train=60, num_test=20)
+for name, model in product(DATA, MODELS):
+    dataset = DATA[name].load(60, 20, 3, Path(sys.argv[1]))
+    setting = small_setting(model, num_train=60, num_test=20)
     trainer = LaneTrainer(setting, dataset, lanes.take(initial_state(setting, dataset, 0), [0] * 4))
     trainer.advance(3, [reference_order(setting, 0)])
     print([new == old for new, old in zip(state(), before)])
 """
 
 
-@every_model
-def test_no_global_random_state_is_touched(model, tmp_path):
+def test_no_global_random_state_is_touched(tmp_path):
     places = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
-    command = [sys.executable, "-c", TOUCHING, str(tmp_path), model]
+    command = [sys.executable, "-c", TOUCHING, str(tmp_path)]
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": places}, capture_output=True, text=True, check=False
     )
-    assert done.stdout.splitlines() == ["[True, True, True]"] * len(DATA), done.stdout + done.stderr
+    assert done.stdout.splitlines() == ["[True, True, True]"] * (len(DATA) * len(MODELS)), done.stdout + done.stderr
 
 
 @every_shape

@@ -124,7 +124,7 @@ def test_five_steps_of_sgd(model, norm_layer, input_shape, activation, is_shared
 @pytest.mark.parametrize(
     ("leaves", "expected"),
     [
-        ({"schedule": "constant"}, lambda opt, steps: torch.optim.lr_scheduler.ConstantLR(opt, factor=1.0)),
+        ({"schedule": "constant"}, lambda opt, _: torch.optim.lr_scheduler.ConstantLR(opt, factor=1.0)),
         ({"schedule": "cosine"}, lambda opt, steps: torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=steps)),
         (
             {"schedule": "step", "milestones": [0.3, 0.85], "gamma": 0.2},

@@ -37,7 +37,6 @@ def stale_buffers(state):
     return replace(state, buffers=start_of(SETTING, DATASET).buffers)
 
 
-
 def test_an_exact_fork_is_exact():
     assert outcome().summary["is_sentinel_exact"] is True
 
