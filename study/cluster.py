@@ -19,6 +19,7 @@ import twophase
 from study.planner import Job, lane_steps
 from study.worker import Place
 from twophase.errors import BadInput
+from twophase.exactness import MKL_MODE, MKL_VARIABLE
 
 PACKAGES = ("twophase", "search_spaces", "results", "study")
 WORKER_RETRIES = 3
@@ -35,6 +36,7 @@ _BEFORE_IMPORT = {
 _IN_WORKERS = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    MKL_VARIABLE: MKL_MODE,
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }

@@ -21,7 +21,9 @@ def assert_equal_studies(left, right, but):
     for name in TABLES:
         ours, theirs = left.table(name), right.table(name)
         assert len(ours) > 0
-        assert_frame_equal(ours.drop(columns=but, errors="ignore"), theirs.drop(columns=but, errors="ignore"))
+        assert_frame_equal(
+            ours.drop(columns=but, errors="ignore"), theirs.drop(columns=but, errors="ignore"), check_exact=True
+        )
 
 
 def test_every_table_reads_plainly(whole):

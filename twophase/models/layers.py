@@ -1,8 +1,8 @@
 """Layers of K networks at once: every parameter and buffer has a leading lane axis.
 
 Shapes: K lanes, B examples of a minibatch, C channels or features, H × W positions (H = 1 in one dimension).
-Dense layers work on [K, B, C]; convolutional ones on [B, K·C, H, W] in channels-last memory, lanes as groups of
-channels.
+Dense layers work on [K, B, C]; convolutional ones on [B, K·C, H, W], lanes as groups of channels. Memory is contiguous in
+that order, not channels-last: there the blocks of a vectorised loop straddle lanes, and equal lanes round differently.
 A layer reads K from its parameters, so one definition serves any number of lanes.
 """
 
@@ -83,7 +83,7 @@ class LaneConv(LaneLayer):
         num_lanes, _, channels_in = self.weight.shape[:3]
         # On a shared minibatch the lanes are just more output channels of an ordinary convolution.
         is_shared = x.shape[1] == channels_in
-        weight = self.weight.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        weight = self.weight.flatten(0, 1)
         bias = None if self.bias is None else self.bias.flatten()
         groups = 1 if is_shared else num_lanes
         return F.conv2d(x, weight, bias, self.stride, self.padding, groups=groups)
@@ -118,9 +118,10 @@ class LaneBatchNorm(LaneLayer):
         """Normalise [B, K·C, H, W] or [K, B, C]."""
         if x.dim() == 4:
             return self._normalise(x)
+        # Every channel's batch lies contiguous, so that no lane's sums depend on where among the others it stands.
         num_lanes, batch, channels = x.shape
-        flat = x.transpose(0, 1).reshape(batch, num_lanes * channels)
-        return self._normalise(flat).view(batch, num_lanes, channels).transpose(0, 1)
+        rows = x.transpose(1, 2).reshape(1, num_lanes * channels, batch)
+        return self._normalise(rows).view(num_lanes, channels, batch).transpose(1, 2)
 
     def _normalise(self, x: Tensor) -> Tensor:
         return F.batch_norm(

@@ -60,7 +60,7 @@ def image_lanes(inputs: Tensor, *, is_shared: bool) -> Float[Tensor, "B channels
     if not is_shared:
         inputs = inputs.transpose(0, 1).flatten(1, 2)
     image = inputs if inputs.dim() == 4 else inputs.unsqueeze(2)
-    return image.contiguous(memory_format=torch.channels_last)
+    return image.contiguous()
 
 
 def dense_lanes(inputs: Tensor, num_lanes: int, *, is_shared: bool) -> Float[Tensor, "K B features"]:
