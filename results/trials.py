@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from results.commits import Commit
 from results.layout import StudyFolder
-from results.schema import Column, Value, arrow_table
+from results.schema import Column, Value
 from results.tables import TABLES
 
 _UNKNOWN: dict[str, Value] = {"string": "unknown", "int": 0, "float": math.nan, "bool": False}
@@ -19,12 +19,11 @@ _UNKNOWN: dict[str, Value] = {"string": "unknown", "int": 0, "float": math.nan, 
 def trials_table(study: StudyFolder, commits: Iterable[Commit]) -> pa.Table:
     """The `trials` table of `commits`, which must be live."""
     ordered = sorted(commits, key=lambda commit: (commit.trial_key, commit.part))
-    tables = [study.schema("trials").empty_table()]
+    rows = []
     for trial_key, group in groupby(ordered, key=lambda commit: commit.trial_key):
         parts = list(group)
-        identity = {**parts[0].keys, "trial_key": trial_key}
-        tables.append(arrow_table(TABLES["trials"], study.setting_columns, [trial_row(parts)], identity))
-    return pa.concat_tables(tables)
+        rows.append({**parts[0].keys, "trial_key": trial_key, **trial_row(parts)})
+    return pa.Table.from_pylist(rows, schema=study.schema("trials"))
 
 
 def trial_row(parts: Sequence[Commit]) -> dict[str, Value]:

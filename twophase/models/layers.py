@@ -1,8 +1,9 @@
 """Layers of K networks at once: every parameter and buffer has a leading lane axis.
 
 Shapes: K lanes, B examples of a minibatch, C channels or features, H × W positions (H = 1 in one dimension).
-Dense layers work on [K, B, C]; convolutional ones on [B, K·C, H, W], lanes as groups of channels. Memory is contiguous in
-that order, not channels-last: there the blocks of a vectorised loop straddle lanes, and equal lanes round differently.
+Dense layers work on [K, B, C]; convolutional ones on [B, K·C, H, W], lanes as groups of channels. Memory is contiguous
+in that order, not channels-last: there the blocks of a vectorised loop straddle lanes, and equal lanes round
+differently.
 A layer reads K from its parameters, so one definition serves any number of lanes.
 """
 
