@@ -47,7 +47,7 @@ def time_lanes(point: Setting, data: Dataset, num_lanes: int) -> Callable[[], No
     start = lanes.take(initial_state(point, data, seed=0), [0] * num_lanes)
 
     def run() -> None:
-        LaneTrainer(point, data, start).advance(STEPS, [reference_order(point, 0)])
+        LaneTrainer(point, data, start, seed=0).advance(STEPS, [reference_order(point, 0)])
 
     return run
 

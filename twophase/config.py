@@ -3,10 +3,11 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
+from twophase.augmentation import AUGMENTATIONS
 from twophase.data import DATA
 from twophase.errors import BadInput, unknown
 from twophase.models import ACTIVATIONS, INITS, MODELS
@@ -15,6 +16,7 @@ from twophase.schedules import SCHEDULES
 Value = str | int | float
 OPTIMIZERS = ("sgd",)
 NORM_LAYERS = ("none", "batch")
+SHORTCUTS = ("A", "B")
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,15 @@ class Setting:
     activation: str = leaf(MISSING, "nonlinearity", choices=lambda: ACTIVATIONS)
     norm_layer: str = leaf(MISSING, "normalisation after each layer", choices=lambda: NORM_LAYERS)
     init: str = leaf(MISSING, "how parameters are drawn", choices=lambda: INITS)
+    shortcut: str = leaf(
+        MISSING,
+        "where a ResNet's channels double: A, zero padding; B, 1×1 convolution (He et al. 2016)",
+        choices=lambda: SHORTCUTS,
+        old_value="none",
+    )
+    augmentation: str = leaf(
+        "none", "random change of training inputs, one draw per step", choices=lambda: AUGMENTATIONS, old_value="none"
+    )
     optimizer: str = leaf("sgd", "update rule", choices=lambda: OPTIMIZERS)
     lr: float = leaf(0.1, "peak learning rate", above=0)
     momentum: float = leaf(0.9, "momentum of SGD", least=0, below=1)
@@ -70,6 +81,7 @@ class Setting:
     batch_size: int = leaf(64, "examples of a minibatch", unit="examples", least=1)
     num_steps: int = leaf(2000, "updates of a run", unit="steps", least=1)
     schedule: str = leaf("cosine", "how the learning rate goes", choices=lambda: SCHEDULES)
+    warmup_steps: int = leaf(0, "steps over which the learning rate rises linearly", unit="steps", least=0, old_value=0)
     milestones: str = leaf("0.5,0.75", "where schedule step decays, as fractions of the run")
     gamma: float = leaf(0.1, "factor at each milestone", above=0)
     precision: str = leaf("float32", "floating-point type", choices=lambda: ("float32", "float64"))
@@ -214,10 +226,10 @@ def _milestones(value: object) -> str:
 def _check_together(made: Setting) -> None:
     """Check what several leaves say together."""
     architecture, source = MODELS[made.model], DATA[made.data]
-    for name, (low, high) in architecture.ranges.items():
+    for name, values in architecture.ranges.items():
         value = getattr(made, name)
-        if not low <= value <= high:
-            raise BadInput(f"{name} of model '{made.model}' must be an integer from {low} to {high}, got {value}")
+        if value not in values:
+            raise BadInput(f"{name} of model '{made.model}' must be {_one_of(values)}, got {value}")
     for name, known in architecture.choices.items():
         if getattr(made, name) not in known:
             raise BadInput(
@@ -229,10 +241,21 @@ def _check_together(made: Setting) -> None:
             f"num_train + num_test must be <= {source.max_examples} for data '{made.data}', "
             f"got {made.num_train} + {made.num_test} = {total}"
         )
+    if made.warmup_steps >= made.num_steps:
+        raise BadInput(f"warmup_steps must be < num_steps ({made.num_steps}), got {made.warmup_steps}")
     if made.batch_size > made.num_train:
         raise BadInput(f"batch_size must be <= num_train ({made.num_train}), got {made.batch_size}")
     if made.norm_layer == "batch" and made.batch_size == 1:
         raise BadInput("batch_size must be >= 2 with norm_layer 'batch', got 1")
+
+
+def _one_of(values: Sequence[int]) -> str:
+    """Say which integers would do."""
+    if not isinstance(values, range):
+        return f"one of {', '.join(map(str, values))}"
+    if values.step == 1:
+        return f"an integer from {values[0]} to {values[-1]}"
+    return f"{values.step}n + {values[0] % values.step} from {values[0]} to {values[-1]}"
 
 
 @dataclass(frozen=True)
@@ -242,10 +265,19 @@ class Protocol:
     Attributes:
         train_sample: Training examples that train losses, train barriers and batch-norm statistics are computed on.
         path_points: Points on the straight line between child and reference, ends included.
+        probe_size: Training inputs that kernels are computed on.
+        probe_seed: Seed of their choice, and of random projections.
     """
 
     train_sample: int = 2048
     path_points: int = 11
+    probe_size: int = 128
+    probe_seed: int = 0
+
+    def identity(self) -> dict[str, int]:
+        """What enters the hash: what was added later only at another value than its default."""
+        values, default = asdict(self), asdict(Protocol())
+        return {k: v for k, v in values.items() if k in ("train_sample", "path_points") or v != default[k]}
 
 
 @dataclass(frozen=True)
@@ -258,6 +290,5 @@ class Trial:
 
     @property
     def key(self) -> str:
-        """The contract's `trial_key`: never depends on lists of fork steps, magnitudes or directions."""
-        protocol = {"train_sample": self.protocol.train_sample, "path_points": self.protocol.path_points}
-        return digest({"setting": self.setting.identity(), "seed": self.seed, "protocol": protocol})
+        """The contract's `trial_key`: never depends on lists of fork steps, magnitudes, directions or probe steps."""
+        return digest({"setting": self.setting.identity(), "seed": self.seed, "protocol": self.protocol.identity()})

@@ -1,7 +1,7 @@
 """What a batch of lanes computes on data: losses, errors, probabilities, recomputed statistics."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -70,6 +70,13 @@ class Evaluator:
         model = self._load(state).eval()
         parts = [model(inputs).softmax(-1) for inputs in torch.split(self._test[0], BATCH)]
         return torch.cat(parts, 1)[: state.num_lanes]
+
+    def recomputed(self, state: LaneState) -> LaneState:
+        """Copy lanes with their batch-norm statistics recomputed on the train sample, as on a path."""
+        model = self._load(state)
+        recompute_statistics(model, self._train[0])
+        buffers = {name: value[: state.num_lanes].detach().clone() for name, value in model.named_buffers()}
+        return replace(state, buffers=buffers)
 
     def _load(self, state: LaneState) -> LaneNetwork:
         """Load lanes, padded to the width from which results don't depend on it."""

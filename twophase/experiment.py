@@ -7,17 +7,18 @@ follow other minibatches and train in a batch of their own, step by step beside 
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from twophase import chaos, lanes
+from twophase.comparison import Row, compare, distances
 from twophase.config import Trial
 from twophase.data import Dataset
 from twophase.evaluation import Evaluator
 from twophase.lanes import LaneState
 from twophase.perturb import NO_DOSE, NONE, ORDER, Dose, perturb
+from twophase.probe import KernelProbe
 from twophase.training import (
     DTYPES,
     LaneTrainer,
@@ -27,8 +28,6 @@ from twophase.training import (
     learning_rate,
     reference_order,
 )
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, order=True)
@@ -52,11 +51,13 @@ class Todo:
         measure_steps: Steps at which each child is compared; the sentinel is listed like a child.
         divergence: Children whose distance is to be followed.
         is_trajectory_wanted: Whether the reference's learning curve is.
+        kernel_steps: Kind of kernel -> steps at which the reference's is taken.
     """
 
     measure_steps: Mapping[Child, tuple[int, ...]]
     divergence: frozenset[Child] = frozenset()
     is_trajectory_wanted: bool = True
+    kernel_steps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -65,10 +66,14 @@ class Outcome:
 
     Attributes:
         rows: Table -> rows without keys.
+        kernel_rows: Kind of kernel -> table -> rows without keys.
+        kernel_seconds: Share of the wall time that kernels took.
         summary: What the `trials` row is made of.
     """
 
     rows: dict[str, list[Row]] = field(default_factory=dict)
+    kernel_rows: dict[str, dict[str, list[Row]]] = field(default_factory=dict)
+    kernel_seconds: float = 0.0
     summary: Row = field(default_factory=dict)
 
 
@@ -120,8 +125,9 @@ class Experiment:
         start = initial_state(setting, dataset, trial.seed).map(lambda tensor: tensor.to(data.train_inputs.device))
         self._trial, self._todo, self._seed = trial, todo, trial.seed
         self._evaluator = Evaluator(trial, data)
-        self._main = LaneTrainer(setting, data, _repeat(start, lanes.MIN_LANES))
-        self._controls = LaneTrainer(setting, data, _repeat(start, lanes.MIN_LANES))
+        self._probe = KernelProbe(trial, data, self._evaluator, todo.kernel_steps)
+        self._main = LaneTrainer(setting, data, _repeat(start, lanes.MIN_LANES), seed=trial.seed)
+        self._controls = LaneTrainer(setting, data, _repeat(start, lanes.MIN_LANES), seed=trial.seed)
         self._order = reference_order(setting, trial.seed)
         self._children: list[Child] = []
         self._control_children: list[Child] = []
@@ -162,7 +168,7 @@ class Experiment:
 
     def _events(self) -> list[int]:
         setting, todo = self._trial.setting, self._todo
-        steps = {0, setting.num_steps}
+        steps = {0, setting.num_steps} | self._probe.steps
         for child, measured in todo.measure_steps.items():
             steps |= {child.fork_step, *measured}
         for child in todo.divergence:
@@ -187,6 +193,7 @@ class Experiment:
             self._check_sentinels(state)
         if self._todo.is_trajectory_wanted and step in trajectory_steps(self._trial.setting.num_steps):
             self._record_trajectory(state, step)
+        self._probe.visit(state, step)
         if measured or due:
             together, index = self._together(state)
             self._record_divergence(together, index, due, step)
@@ -272,43 +279,15 @@ class Experiment:
         if not measured:
             return
         few = lanes.take(state, [0, *(index[child] for child in measured)])
-        apart, cosine = chaos.distance(few), chaos.cosine_dissimilarity(few)
-        size, finite = chaos.parameter_norm(few), lanes.is_finite(few)
-        own = self._evaluator.scores(few, recompute=False)
-        probabilities = self._evaluator.test_probabilities(few)
-        differing, variation = chaos.disagreement(probabilities), chaos.prediction_distance(probabilities)
-        for lane, child in enumerate(measured, start=1):
-            path = self._path(few, lane)
-            has_loss = bool((own.train_loss[lane] + own.test_loss[lane]).isfinite())
-            is_sentinel = child == SENTINEL
-            moved = self._sentinel_distance if is_sentinel else float(apart[lane])
-            self._rows["chaos"].append(
-                {
-                    **_child_keys(child),
-                    "measure_step": step,
-                    **asdict(self._doses.get(child, NO_DOSE)),
-                    "distance": moved,
-                    "relative_distance": moved / float(size[0]),
-                    "cosine_dissimilarity": float(cosine[lane]),
-                    **_barriers(path),
-                    "disagreement": float(differing[lane]),
-                    "prediction_distance": float(variation[lane]),
-                    "diverged": not (bool(finite[lane]) and has_loss),
-                }
-            )
-            self._rows["path"] += [{**_child_keys(child), "measure_step": step, **point} for point in path]
-
-    def _path(self, state: LaneState, lane: int) -> list[Row]:
-        """Score the straight line from the reference to a lane, one lane per point."""
-        num_points = self._trial.protocol.path_points
-        alphas = [i / (num_points - 1) for i in range(num_points)]
-        scores = self._evaluator.scores(chaos.interpolate(state, lane, alphas), recompute=True)
-        columns = {
-            name: getattr(scores, name).tolist() for name in ("train_loss", "test_loss", "train_error", "test_error")
-        }
-        return [
-            {"alpha": alpha, **{name: column[i] for name, column in columns.items()}} for i, alpha in enumerate(alphas)
-        ]
+        doses = [self._doses.get(child, NO_DOSE) for child in measured]
+        rows, paths = compare(few, self._evaluator, doses, self._trial.protocol.path_points)
+        size = float(chaos.parameter_norm(few)[0])
+        for child, row, path in zip(measured, rows, paths, strict=True):
+            keys = {**_child_keys(child), "measure_step": step}
+            # A sentinel's distance is the greatest of any stretch, also of one before its last fork.
+            moved = distances(self._sentinel_distance, size) if child == SENTINEL else {}
+            self._rows["chaos"].append({**keys, **row, **moved})
+            self._rows["path"] += [{**keys, **point} for point in path]
 
     def _conclude(self, wall_seconds: float) -> Outcome:
         final = lanes.fork(self._main.state)
@@ -328,7 +307,8 @@ class Experiment:
             "test_accuracy": 1.0 - float(scores.test_error[0]),
             "reference_digest": digest,
         }
-        return Outcome(self._rows, summary)
+        kernel_rows = {kind: self._probe.rows(kind) for kind in self._todo.kernel_steps}
+        return Outcome(self._rows, kernel_rows, self._probe.seconds, summary)
 
 
 def _repeat(state: LaneState, copies: int) -> LaneState:
@@ -341,16 +321,4 @@ def _child_keys(child: Child) -> Row:
         "fork_step": child.fork_step,
         "magnitude": child.magnitude,
         "direction": child.direction,
-    }
-
-
-def _barriers(path: list[Row]) -> Row:
-    column = {name: [point[name] for point in path] for name in path[0]}
-    alphas = column["alpha"]
-    return {
-        "train_barrier": chaos.loss_barrier(alphas, column["train_loss"]),
-        "test_barrier": chaos.loss_barrier(alphas, column["test_loss"]),
-        "barrier_over_max": chaos.barrier_over_max(column["test_loss"]),
-        "train_error_barrier": chaos.loss_barrier(alphas, column["train_error"]),
-        "test_error_barrier": chaos.loss_barrier(alphas, column["test_error"]),
     }

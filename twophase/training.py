@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from twophase import lanes
+from twophase.augmentation import AUGMENTATIONS
 from twophase.config import Setting
 from twophase.data import Dataset
 from twophase.lanes import LaneState
@@ -80,9 +81,9 @@ def initial_state(setting: Setting, dataset: Dataset, seed: int) -> LaneState:
 
 
 def learning_rate(setting: Setting, step: int) -> float:
-    """Learning rate of the update that takes `step` to the next."""
+    """Learning rate of the update that takes `step` to the next; in warm-up the schedule's times (step + 1)/(w + 1)."""
     factor = SCHEDULES[setting.schedule](step, setting.num_steps, setting.milestone_fractions, setting.gamma)
-    return setting.lr * factor
+    return setting.lr * factor * min(1.0, (step + 1) / (setting.warmup_steps + 1))
 
 
 def lane_losses(logits: Float[Tensor, "K B C"], labels: Tensor) -> Float[Tensor, " K"]:
@@ -100,9 +101,18 @@ class LaneTrainer:
         lane_steps: Updates done, counted once per lane.
     """
 
-    def __init__(self, setting: Setting, dataset: Dataset, state: LaneState, step: int = 0) -> None:
-        """Begin at `state`; `dataset` is on the device that is to train, in the setting's precision."""
-        self._setting, self._dataset = setting, dataset
+    def __init__(self, setting: Setting, dataset: Dataset, state: LaneState, *, seed: int, step: int = 0) -> None:
+        """Begin at `state`.
+
+        Args:
+            setting: What is trained.
+            dataset: Its data, on the device that is to train, in the setting's precision.
+            state: The lanes.
+            seed: Replicate number, of which augmentation draws.
+            step: The step that `state` is of.
+        """
+        self._setting, self._dataset, self._seed = setting, dataset, seed
+        self._augment = AUGMENTATIONS[setting.augmentation]
         self._model = build_model(setting, dataset, seed=0).to(dataset.train_inputs.device)
         self._optimizer = make_optimizer(setting, self._model)
         self.step, self.lane_steps = step, 0
@@ -140,11 +150,18 @@ class LaneTrainer:
         chosen = indices[0] if len(indices) == 1 else torch.stack(indices)
         return chosen.to(self._dataset.train_inputs.device, non_blocking=True)
 
+    def _inputs(self, indices: Int[Tensor, "..."]) -> Tensor:
+        """Training inputs of a minibatch, augmented by this step's draw whoever trains on them."""
+        inputs = self._dataset.train_inputs[indices]
+        if self._augment is None:
+            return inputs
+        return self._augment(inputs, len(self._dataset.input_shape) - 1, stream(self._seed, "augmentation", self.step))
+
     def _update(self, indices: Int[Tensor, "..."]) -> None:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self._setting, self.step)
         self._optimizer.zero_grad(set_to_none=True)
-        logits = self._model(self._dataset.train_inputs[indices])
+        logits = self._model(self._inputs(indices))
         # The sum's gradient with respect to a lane is that lane's own: no lane sees another.
         torch.autograd.backward(lane_losses(logits, self._dataset.train_labels[indices]).sum())
         self._optimizer.step()

@@ -10,6 +10,9 @@ from twophase.training import initial_state
 NUM_TRAIN, NUM_TEST, NUM_CLASSES = 300, 40, 3
 """More than 256 training examples, so that evaluation takes two batches."""
 
+SIZES = {"cnn": (3, 8), "mlp": (3, 8), "resnet": (8, 4), "vgg": (11, 4)}
+"""Depth and width of the small model of each kind."""
+
 SHAPES = {"1d": (1, 12), "1d-3": (3, 12), "2d": (1, 6, 6), "2d-3": (3, 6, 6)}
 
 
@@ -24,8 +27,9 @@ def small_dataset(input_shape=(1, 12), num_train=NUM_TRAIN, num_test=NUM_TEST):
 
 
 def small_setting(model="mlp", **leaves):
-    small = {"num_train": NUM_TRAIN, "num_test": NUM_TEST, "depth": 3, "width": 8, "batch_size": 16, "num_steps": 40}
-    return setting({"model": model, **small, **leaves})
+    depth, width = SIZES[model]
+    small = {"num_train": NUM_TRAIN, "num_test": NUM_TEST, "batch_size": 16, "num_steps": 40}
+    return setting({"model": model, "depth": depth, "width": width, **small, **leaves})
 
 
 class PlainMLP(nn.Module):
@@ -65,13 +69,88 @@ class PlainCNN(nn.Module):
         return self.head(x.flatten(2).mean(2))
 
 
+class PlainBlock(nn.Module):
+    def __init__(self, channels_in, channels_out, layers, shortcut):
+        super().__init__()
+        conv, norm, is_normed = layers
+        stride = 1 if channels_in == channels_out else 2
+        self.conv1 = conv(channels_in, channels_out, 3, stride=stride, padding=1, bias=not is_normed)
+        self.norm1 = norm(channels_out) if is_normed else nn.Identity()
+        self.conv2 = conv(channels_out, channels_out, 3, padding=1, bias=not is_normed)
+        self.norm2 = norm(channels_out) if is_normed else nn.Identity()
+        self.kind, self.stride, self.new = shortcut, stride, channels_out - channels_in
+        self.shortcut = nn.Identity()
+        if shortcut == "B" and stride == 2:
+            projection = conv(channels_in, channels_out, 1, stride=2, bias=not is_normed)
+            self.shortcut = nn.Sequential(projection, norm(channels_out) if is_normed else nn.Identity())
+
+    def forward(self, x, model):
+        y = self.norm2(self.conv2(activate(self.norm1(self.conv1(x)), model)))
+        if self.kind == "A" and self.stride == 2:
+            x = x[..., ::2] if x.dim() == 3 else x[..., ::2, ::2]
+            zeros = torch.zeros_like(x)[:, :1].repeat_interleave(self.new // 2, 1)
+            return activate(y + torch.cat([zeros, x, zeros], 1), model)
+        return activate(y + self.shortcut(x), model)
+
+
+class PlainResNet(nn.Module):
+    def __init__(self, setting, input_shape):
+        super().__init__()
+        conv, norm = (nn.Conv1d, nn.BatchNorm1d) if len(input_shape) == 2 else (nn.Conv2d, nn.BatchNorm2d)
+        width, is_normed = setting.width, setting.norm_layer == "batch"
+        self.stem = conv(input_shape[0], width, 3, padding=1, bias=not is_normed)
+        self.norm = norm(width) if is_normed else nn.Identity()
+        blocks, channels = [], width
+        for stage in (width, 2 * width, 4 * width):
+            for _ in range((setting.depth - 2) // 6):
+                blocks.append(PlainBlock(channels, stage, (conv, norm, is_normed), setting.shortcut))
+                channels = stage
+        self.blocks = nn.ModuleList(blocks)
+        self.head = nn.Linear(channels, NUM_CLASSES)
+
+    def forward(self, x):
+        x = activate(self.norm(self.stem(x)), self)
+        for block in self.blocks:
+            x = block(x, self)
+        return self.head(x.flatten(2).mean(2))
+
+
+class PlainVGG(nn.Module):
+    def __init__(self, setting, input_shape):
+        super().__init__()
+        self.is_flat, is_normed, width = len(input_shape) == 2, setting.norm_layer == "batch", setting.width
+        conv, norm = (nn.Conv1d, nn.BatchNorm1d) if self.is_flat else (nn.Conv2d, nn.BatchNorm2d)
+        counts = {11: [1, 1, 2, 2, 2], 13: [2] * 5, 16: [2, 2, 3, 3, 3], 19: [2, 2, 4, 4, 4]}[setting.depth]
+        channels, stages = input_shape[0], []
+        for count, size in zip(counts, [width, 2 * width, 4 * width, 8 * width, 8 * width], strict=True):
+            layers = nn.ModuleList()
+            for _ in range(count):
+                layers.append(conv(channels, size, 3, padding=1, bias=not is_normed))
+                layers.append(norm(size) if is_normed else nn.Identity())
+                channels = size
+            stages.append(layers)
+        self.stages = nn.ModuleList(stages)
+        self.head = nn.Linear(channels, NUM_CLASSES)
+
+    def forward(self, x):
+        pool = nn.functional.max_pool1d if self.is_flat else nn.functional.max_pool2d
+        for stage in self.stages:
+            for i, layer in enumerate(stage):
+                x = activate(layer(x), self) if i % 2 else layer(x)
+            x = pool(x, 2) if x.shape[-1] >= 2 else x
+        return self.head(x.flatten(2).mean(2))
+
+
+PLAIN = {"cnn": PlainCNN, "mlp": PlainMLP, "resnet": PlainResNet, "vgg": PlainVGG}
+
+
 def activate(x, model):
     return {"relu": torch.relu, "gelu": nn.functional.gelu, "tanh": torch.tanh}[model.activation](x)
 
 
 def plain(setting, input_shape, state, lane):
     """The plain network of one lane of a state, in float64."""
-    model = {"mlp": PlainMLP, "cnn": PlainCNN}[setting.model](setting, input_shape).double()
+    model = PLAIN[setting.model](setting, input_shape).double()
     model.activation = setting.activation
     with torch.no_grad():
         for name, parameter in model.named_parameters():

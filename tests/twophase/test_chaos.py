@@ -86,7 +86,7 @@ def measured(request):
     todo = Todo({SENTINEL: (END,), **dict.fromkeys(CHILDREN, (END,))}, frozenset(CHILDREN))
     outcome = Experiment(Trial(setting, SEED, Protocol(path_points=PATH_POINTS)), todo, dataset).run()
 
-    trainer = LaneTrainer(setting, data, lanes.take(initial_state(setting, data, SEED), [0] * 4))
+    trainer = LaneTrainer(setting, data, lanes.take(initial_state(setting, data, SEED), [0] * 4), seed=SEED)
     trainer.advance(FORK_STEP, [reference_order(setting, SEED)])
     children = [fork_child(trainer.state, child, SEED)[0] for child in CHILDREN]
     reference = lanes.fork(trainer.state)

@@ -63,7 +63,7 @@ def test_lane_0_does_not_depend_on_how_many_train_with_it(model, input_shape, is
         if not is_shared:
             orders += [control_order(setting, 0, 0, i) for i in range(1, num_lanes)]
         start = many_lanes(setting, dataset, num_lanes)
-        trainer = LaneTrainer(setting, dataset, start)
+        trainer = LaneTrainer(setting, dataset, start, seed=0)
         trainer.advance(30, orders)
         digests[num_lanes] = lanes.state_digest(trainer.state)
         assert digests[num_lanes] != lanes.state_digest(start)
@@ -77,7 +77,7 @@ def test_lane_0_does_not_depend_on_how_many_train_with_it(model, input_shape, is
 def test_scores_do_not_depend_on_how_many_are_scored_together(model, input_shape):
     setting, dataset = small_setting(model), small_dataset(input_shape)
     evaluator = Evaluator(Trial(setting, 0), dataset)
-    trainer = LaneTrainer(setting, dataset, many_lanes(setting, dataset, 16))
+    trainer = LaneTrainer(setting, dataset, many_lanes(setting, dataset, 16), seed=0)
     trainer.advance(10, [reference_order(setting, 0)])
     state = trainer.state
 
@@ -117,7 +117,7 @@ before = state()
 for name, model in product(DATA, MODELS):
     dataset = DATA[name].load(60, 20, 3, Path(sys.argv[1]))
     setting = small_setting(model, num_train=60, num_test=20)
-    trainer = LaneTrainer(setting, dataset, lanes.take(initial_state(setting, dataset, 0), [0] * 4))
+    trainer = LaneTrainer(setting, dataset, lanes.take(initial_state(setting, dataset, 0), [0] * 4), seed=0)
     trainer.advance(3, [reference_order(setting, 0)])
     print([new == old for new, old in zip(state(), before)])
 """

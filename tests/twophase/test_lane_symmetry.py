@@ -19,6 +19,11 @@ NETS = [
     ("cnn", "batch", 4, 7),
     ("cnn", "none", 3, 6),
     ("cnn", "batch", 8, 16),
+    ("resnet", "batch", 8, 5),
+    ("resnet", "batch", 14, 8),
+    ("resnet", "none", 8, 6),
+    ("vgg", "batch", 11, 5),
+    ("vgg", "none", 13, 4),
 ]
 
 
@@ -39,7 +44,7 @@ def test_position_and_width_change_no_bit(model, norm_layer, depth, width, shape
     start = initial_state(point, data, seed=0)
     digests = set()
     for num_lanes in (4, 5, 7, 8, 11):
-        trainer = LaneTrainer(point, data, lanes.take(start, [0] * num_lanes))
+        trainer = LaneTrainer(point, data, lanes.take(start, [0] * num_lanes), seed=0)
         trainer.advance(5, [reference_order(point, 0)] * (1 if is_shared else num_lanes))
         digests |= {lanes.state_digest(trainer.state, lane) for lane in range(num_lanes)}
     assert len(digests) == 1

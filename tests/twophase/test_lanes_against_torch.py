@@ -27,6 +27,13 @@ CASES = [
     ("cnn", "batch", SHAPES["1d-3"], "relu"),
     ("cnn", "none", SHAPES["2d-3"], "tanh"),
     ("cnn", "batch", SHAPES["2d"], "relu"),
+    ("resnet-A", "batch", SHAPES["1d"], "relu"),
+    ("resnet-A", "none", SHAPES["2d-3"], "gelu"),
+    ("resnet-B", "batch", SHAPES["2d-3"], "relu"),
+    ("resnet-B", "none", SHAPES["1d-3"], "tanh"),
+    ("vgg", "batch", SHAPES["1d"], "relu"),
+    ("vgg", "none", SHAPES["2d"], "gelu"),
+    ("vgg", "batch", SHAPES["2d-3"], "relu"),
 ]
 every_case = pytest.mark.parametrize(("model", "norm_layer", "input_shape", "activation"), CASES)
 every_order = pytest.mark.parametrize("is_shared", [True, False], ids=["shared order", "order per lane"])
@@ -37,6 +44,8 @@ class Case:
 
     def __init__(self, model, norm_layer, input_shape, activation):
         leaves = {"norm_layer": norm_layer, "activation": activation, "weight_decay": 0.01, "num_steps": 8}
+        model, _, shortcut = model.partition("-")
+        leaves |= {"shortcut": shortcut} if shortcut else {}
         self.setting = small_setting(model, precision="float64", **leaves)
         self.dataset = small_dataset(input_shape).to(torch.device("cpu"), torch.float64)
         generator = torch.Generator().manual_seed(0)
@@ -95,7 +104,7 @@ def test_logits_gradients_and_statistics(model, norm_layer, input_shape, activat
 def test_five_steps_of_sgd(model, norm_layer, input_shape, activation, is_shared):
     case = Case(model, norm_layer, input_shape, activation)
     setting, orders = case.setting, case.orders(is_shared)
-    trainer = LaneTrainer(setting, case.dataset, case.state)
+    trainer = LaneTrainer(setting, case.dataset, case.state, seed=0)
     trainer.advance(5, orders[:1] if is_shared else orders)
     assert (trainer.step, trainer.lane_steps) == (5, 5 * NUM_LANES)
     for k, single in enumerate(case.plain):

@@ -1,11 +1,12 @@
 """Data sets: a name becomes tensors. A new one is a file here and a line in `DATA`."""
 
-from twophase.data import digits, mnist1d
+from twophase.data import digits, mnist1d, synthetic
 from twophase.data.dataset import Dataset, Source, stratified
 
 DATA: dict[str, Source] = {
     "digits": digits.SOURCE,
     "mnist1d": mnist1d.SOURCE,
+    "synthetic": synthetic.SOURCE,
 }
 
 __all__ = ["DATA", "Dataset", "Source", "stratified"]

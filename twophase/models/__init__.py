@@ -1,11 +1,13 @@
 """The zoo, written once in lane layers. A new model is a file here and a line in `MODELS`."""
 
-from twophase.models import cnn, mlp
-from twophase.models.network import ACTIVATIONS, INITS, Architecture, LaneNetwork
+from twophase.models import cnn, mlp, resnet, vgg
+from twophase.models.network import ACTIVATIONS, INITS, Architecture, LaneNetwork, OneLane
 
 MODELS: dict[str, Architecture] = {
     "cnn": cnn.ARCHITECTURE,
     "mlp": mlp.ARCHITECTURE,
+    "resnet": resnet.ARCHITECTURE,
+    "vgg": vgg.ARCHITECTURE,
 }
 
-__all__ = ["ACTIVATIONS", "INITS", "MODELS", "Architecture", "LaneNetwork"]
+__all__ = ["ACTIVATIONS", "INITS", "MODELS", "Architecture", "LaneNetwork", "OneLane"]

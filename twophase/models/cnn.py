@@ -55,5 +55,5 @@ class CNN(LaneNetwork):
 ARCHITECTURE = Architecture(
     CNN,
     defaults={"depth": 8, "width": 16, "activation": "relu", "norm_layer": "batch", "init": "he"},
-    ranges={"depth": (1, 256), "width": (1, 4096)},
+    ranges={"depth": range(1, 257), "width": range(1, 4097)},
 )

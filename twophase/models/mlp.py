@@ -43,5 +43,5 @@ class MLP(LaneNetwork):
 ARCHITECTURE = Architecture(
     MLP,
     defaults={"depth": 5, "width": 64, "activation": "relu", "norm_layer": "none", "init": "he"},
-    ranges={"depth": (1, 256), "width": (1, 16384)},
+    ranges={"depth": range(1, 257), "width": range(1, 16385)},
 )

@@ -1,7 +1,7 @@
 """What every network of lanes has in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -55,6 +55,19 @@ class LaneNetwork(nn.Module, ABC):
                 module.reset(init, generator)
 
 
+class OneLane(nn.Module):
+    """A network of one lane as an ordinary module: N inputs to logits [N, C]."""
+
+    def __init__(self, network: LaneNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> Float[Tensor, "N C"]:
+        """Drop the lane axis."""
+        logits: Tensor = self.network(inputs)[0]
+        return logits
+
+
 def image_lanes(inputs: Tensor, *, is_shared: bool) -> Float[Tensor, "B channels H W"]:
     """Lay inputs out for convolutions: [B, C, H, W] when shared, else [B, K·C, H, W]; in one dimension H = 1."""
     if not is_shared:
@@ -85,11 +98,11 @@ class Architecture:
     Attributes:
         build: (input_shape, num_classes, and the leaves below but `init`) -> a network of one lane, not yet drawn.
         defaults: Default of each setting leaf that the model has.
-        ranges: Least and greatest value of its integer leaves.
+        ranges: Values that would do, ascending, of its integer leaves.
         choices: Values that would do, for leaves where a model takes fewer than there are.
     """
 
     build: Builder
     defaults: Mapping[str, str | int]
-    ranges: Mapping[str, tuple[int, int]]
+    ranges: Mapping[str, Sequence[int]]
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

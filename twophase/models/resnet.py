@@ -1,0 +1,121 @@
+"""Residual network for small inputs (He, Zhang, Ren, Sun 2016, arXiv:1512.03385, section 4.2), in 1-D or 2-D."""
+
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from twophase.models.layers import LaneBatchNorm, LaneConv, LaneLinear
+from twophase.models.network import ACTIVATIONS, Activation, Architecture, LaneNetwork, image_lanes, pooled_lanes
+
+
+class Block(nn.Module):
+    """Two convolutions of kernel 3 beside a shortcut; where the channels double, the positions halve."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        *,
+        is_flat: bool,
+        is_normed: bool,
+        is_projected: bool,
+        activation: Activation,
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        stride = channels_out // channels_in
+        strides = (1, stride) if is_flat else (stride, stride)
+        kernel = (1, 3) if is_flat else (3, 3)
+        bias = not is_normed  # a norm would take it out again
+        self.conv1 = LaneConv(channels_in, channels_out, kernel, strides, bias=bias)
+        self.norm1 = _norm(channels_out, is_normed=is_normed)
+        self.conv2 = LaneConv(channels_out, channels_out, kernel, (1, 1), bias=bias)
+        self.norm2 = _norm(channels_out, is_normed=is_normed)
+        self.shortcut: nn.Module = nn.Identity()
+        if channels_in != channels_out:
+            self.shortcut = Subsample(channels_in, channels_out, strides)
+            if is_projected:
+                projection = LaneConv(channels_in, channels_out, (1, 1), strides, bias=bias)
+                self.shortcut = nn.Sequential(projection, _norm(channels_out, is_normed=is_normed))
+
+    def forward(self, x: Float[Tensor, "B KC H W"]) -> Float[Tensor, "B KC2 H2 W2"]:
+        """Activation of the sum of both branches."""
+        branch = self.activation(self.norm1(self.conv1(x)))
+        return self.activation(self.norm2(self.conv2(branch)) + self.shortcut(x))
+
+
+class Subsample(nn.Module):
+    """Option A: every other position, and zeros for the channels that are new; no parameters."""
+
+    def __init__(self, channels_in: int, channels_out: int, strides: tuple[int, int]) -> None:
+        super().__init__()
+        self.channels_in, self.strides = channels_in, strides
+        before = (channels_out - channels_in) // 2
+        self.padding = (0, 0, 0, 0, before, channels_out - channels_in - before)
+
+    def forward(self, x: Float[Tensor, "B KC H W"]) -> Float[Tensor, "B KC2 H2 W2"]:
+        """Pad every lane's own channels, half of the zeros before and half after them."""
+        kept = x[:, :, :: self.strides[0], :: self.strides[1]]
+        lanes = kept.reshape(len(kept), -1, self.channels_in, *kept.shape[2:])
+        return F.pad(lanes, self.padding).flatten(1, 2)
+
+
+class ResNet(LaneNetwork):
+    """A stem and three stages of `width`, twice and four times `width` channels, (depth − 2) / 6 blocks each."""
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        depth: int,
+        width: int,
+        activation: str,
+        norm_layer: str,
+        shortcut: str,
+    ) -> None:
+        super().__init__(input_shape)
+        self.activation = ACTIVATIONS[activation]
+        is_flat, is_normed = len(input_shape) == 2, norm_layer == "batch"
+        kernel = (1, 3) if is_flat else (3, 3)
+        self.stem = LaneConv(input_shape[0], width, kernel, (1, 1), bias=not is_normed)
+        self.norm = _norm(width, is_normed=is_normed)
+        widths = [stage * width for stage in (1, 2, 4) for _ in range((depth - 2) // 6)]
+        self.blocks = nn.ModuleList(
+            Block(
+                before,
+                after,
+                is_flat=is_flat,
+                is_normed=is_normed,
+                is_projected=shortcut == "B",
+                activation=self.activation,
+            )
+            for before, after in zip([width, *widths], widths, strict=False)
+        )
+        self.head = LaneLinear(4 * width, num_classes)
+
+    def logits(self, inputs: Tensor, *, is_shared: bool) -> Float[Tensor, "K B C"]:
+        """Stem, blocks, mean over positions, head."""
+        x = self.activation(self.norm(self.stem(image_lanes(inputs, is_shared=is_shared))))
+        for block in self.blocks:
+            x = block(x)
+        logits: Tensor = self.head(pooled_lanes(x, self.num_lanes))
+        return logits
+
+
+def _norm(channels: int, *, is_normed: bool) -> nn.Module:
+    return LaneBatchNorm(channels) if is_normed else nn.Identity()
+
+
+ARCHITECTURE = Architecture(
+    ResNet,
+    defaults={
+        "depth": 20,
+        "width": 16,
+        "activation": "relu",
+        "norm_layer": "batch",
+        "init": "he",
+        "shortcut": "A",
+    },
+    ranges={"depth": range(8, 1205, 6), "width": range(1, 1025)},
+)

@@ -1,0 +1,108 @@
+"""Kernels of the reference at chosen steps of a run: the rows of `cone` and `kernel`.
+
+Every kernel is of lane 0 alone, on one probe set that all seeds share, batch-norm statistics recomputed first: the
+kernel with running and that with recomputed statistics of the same weights differ more than most checkpoints do.
+Of all kernels only their inner products and what is said of each are kept in the end.
+"""
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from twophase import cone, lanes
+from twophase.config import Trial
+from twophase.data import Dataset, stratified
+from twophase.evaluation import Evaluator
+from twophase.kernel import KernelSummary, entk, summarise
+from twophase.lanes import LaneState
+from twophase.models import OneLane
+from twophase.training import build_model
+
+Row = dict[str, Any]
+
+
+class KernelProbe:
+    """Takes kernels as a run passes their steps.
+
+    Attributes:
+        seconds: Wall time spent.
+    """
+
+    def __init__(
+        self, trial: Trial, dataset: Dataset, evaluator: Evaluator, steps: Mapping[str, Collection[int]]
+    ) -> None:
+        """Choose the probe set.
+
+        Args:
+            trial: Setting, seed and protocol.
+            dataset: The data, where it is to be computed.
+            evaluator: The trial's, which recomputes statistics.
+            steps: Kind of kernel -> steps at which to take it.
+        """
+        protocol = trial.protocol
+        chosen = stratified(
+            dataset.train_labels.cpu(), protocol.probe_size, seed=protocol.probe_seed, purpose="probe"
+        ).to(dataset.train_labels.device)
+        self._inputs, self._labels = dataset.train_inputs[chosen], dataset.train_labels[chosen]
+        self._num_classes, self._seed = dataset.num_classes, protocol.probe_seed
+        self._network = build_model(trial.setting, dataset, seed=0).to(self._inputs.device)
+        self._evaluator, self._steps = evaluator, {kind: sorted(wanted) for kind, wanted in steps.items()}
+        self._kernels: dict[str, list[Tensor]] = {kind: [] for kind in steps}
+        self._products: dict[str, list[list[float]]] = {kind: [] for kind in steps}
+        self._summaries: dict[str, list[KernelSummary]] = {kind: [] for kind in steps}
+        self.seconds = 0.0
+
+    @property
+    def steps(self) -> set[int]:
+        """All steps at which something is due."""
+        return {step for wanted in self._steps.values() for step in wanted}
+
+    def visit(self, state: LaneState, step: int) -> None:
+        """Take the kernels that are due at a step, of lane 0 of a state."""
+        due = [kind for kind, wanted in self._steps.items() if step in wanted]
+        if not due:
+            return
+        began = time.perf_counter()
+        lanes.write(self._evaluator.recomputed(lanes.fork(state)), self._network)
+        for kind in due:
+            kernel = entk(OneLane(self._network), self._inputs, kind, labels=self._labels, seed=self._seed)
+            kept = self._kernels[kind]
+            kept.append(kernel)
+            self._products[kind].append([_inner_product(kernel, other) for other in kept])
+            self._summaries[kind].append(summarise(kernel, self._labels, self._num_classes))
+        self.seconds += time.perf_counter() - began
+
+    def rows(self, kind: str) -> dict[str, list[Row]]:
+        """Rows of `cone`, for every ordered pair of steps, and of `kernel`, once all steps have been visited."""
+        steps, products = self._steps[kind], self._products[kind]
+        gram = np.zeros((len(steps), len(steps)))
+        for i, row in enumerate(products):
+            gram[i, : i + 1] = gram[: i + 1, i] = row
+        between = cone.distances(gram)
+        speeds = cone.velocities(gram, np.asarray(steps, dtype=np.float64))
+        pairs = [
+            {
+                "kernel": kind,
+                "step_i": step_i,
+                "step_j": step_j,
+                "inner_product": float(gram[i, j]),
+                "kernel_distance": float(between[i, j]),
+            }
+            for i, step_i in enumerate(steps)
+            for j, step_j in enumerate(steps)
+        ]
+        single = [
+            {"kernel": kind, "step": step, **asdict(summary), "velocity": float(speed)}
+            for step, summary, speed in zip(steps, self._summaries[kind], speeds, strict=True)
+        ]
+        return {"cone": pairs, "kernel": single}
+
+
+def _inner_product(first: Tensor, second: Tensor) -> float:
+    """⟨H₁, H₂⟩_F in float64: a product in float32 leaves a kernel 2e-7 from itself."""
+    return float(torch.dot(first.flatten().double(), second.flatten().double()))
