@@ -1,7 +1,8 @@
 """What to try: the space format, its checks and the named presets."""
 
 from search_spaces.chaos_block import Chaos, Primary
+from search_spaces.cone_block import Cone
 from search_spaces.source import parse_overrides, preset_names, preset_text
 from search_spaces.space import Space, load
 
-__all__ = ["Chaos", "Primary", "Space", "load", "parse_overrides", "preset_names", "preset_text"]
+__all__ = ["Chaos", "Cone", "Primary", "Space", "load", "parse_overrides", "preset_names", "preset_text"]

@@ -1,12 +1,10 @@
 """The `chaos` block of a space: which children, measured when, judged by what."""
 
-import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from search_spaces.source import BLOCKS
+from search_spaces.rules import count, distinct, positive, read_list, read_mapping
 from twophase.chaos import INDICATORS
 from twophase.config import Protocol, Setting
 from twophase.errors import BadInput, unknown
@@ -115,92 +113,55 @@ def read_chaos(raw: Any) -> Chaos:
     Raises:
         BadInput: A key is unknown or a value breaks a rule.
     """
-    given = _mapping("chaos", raw)
+    given = read_mapping("chaos", raw)
     defaults = Chaos()
-    kinds = _list("chaos.perturbation", given.get("perturbation", list(defaults.perturbations)), is_one_allowed=True)
+    kinds = read_list(
+        "chaos.perturbation", given.get("perturbation", list(defaults.perturbations)), is_one_allowed=True
+    )
     for kind in kinds:
         if kind not in PERTURBATIONS:
             raise unknown("perturbation", kind, PERTURBATIONS)
     forks = given.get("fork_steps")
-    magnitudes = _list("chaos.magnitudes", given.get("magnitudes", list(defaults.magnitudes)), is_one_allowed=True)
-    sizes = [_positive("chaos.magnitudes", size) for size in magnitudes]
+    magnitudes = read_list("chaos.magnitudes", given.get("magnitudes", list(defaults.magnitudes)), is_one_allowed=True)
+    sizes = [positive("chaos.magnitudes", size) for size in magnitudes]
     return Chaos(
-        perturbations=_distinct("chaos.perturbation", kinds),
+        perturbations=distinct("chaos.perturbation", kinds),
         fork_steps=None if forks is None else _fork_steps(forks),
-        magnitudes=tuple(sorted(_distinct("chaos.magnitudes", sizes), reverse=True)),
-        num_directions=_count("chaos.num_directions", given.get("num_directions", defaults.num_directions), least=1),
-        controls=_count("chaos.controls", given.get("controls", defaults.controls), least=0),
+        magnitudes=tuple(sorted(distinct("chaos.magnitudes", sizes), reverse=True)),
+        num_directions=count("chaos.num_directions", given.get("num_directions", defaults.num_directions), least=1),
+        controls=count("chaos.controls", given.get("controls", defaults.controls), least=0),
         measure_steps=_measure_steps(given.get("measure_steps", list(defaults.measure_steps))),
         primary=_primary(given.get("primary", {})),
         is_primary_named=bool(given.get("primary")),
         protocol=Protocol(
-            train_sample=_count("chaos.train_sample", given.get("train_sample", Protocol.train_sample), least=1),
-            path_points=_count("chaos.path_points", given.get("path_points", Protocol.path_points), least=3),
+            train_sample=count("chaos.train_sample", given.get("train_sample", Protocol.train_sample), least=1),
+            path_points=count("chaos.path_points", given.get("path_points", Protocol.path_points), least=3),
         ),
     )
 
 
 def _primary(raw: Any) -> Primary:
-    given = _mapping("chaos.primary", raw)
+    given = read_mapping("chaos.primary", raw)
     indicator = given.get("indicator", Primary.indicator)
     if indicator not in INDICATORS:
         raise unknown("indicator", indicator, INDICATORS)
     magnitude = given.get("magnitude")
     return Primary(
         indicator,
-        _positive("chaos.primary.threshold", given.get("threshold", INDICATORS[indicator])),
-        None if magnitude is None else _positive("chaos.primary.magnitude", magnitude),
+        positive("chaos.primary.threshold", given.get("threshold", INDICATORS[indicator])),
+        None if magnitude is None else positive("chaos.primary.magnitude", magnitude),
     )
 
 
-def _mapping(block: str, raw: Any) -> Mapping[str, Any]:
-    if raw is None:
-        return {}
-    if not isinstance(raw, Mapping):
-        raise BadInput(f"{block} must be a mapping with keys {', '.join(BLOCKS[block])}, got {raw!r}")
-    for key in raw:
-        if key not in BLOCKS[block]:
-            raise unknown(f"key in {block}", key, BLOCKS[block])
-    return raw
-
-
-def _list(field: str, raw: Any, *, is_one_allowed: bool = False) -> list[Any]:
-    values = [raw] if is_one_allowed and isinstance(raw, str | int | float) else raw
-    if not isinstance(values, list | tuple):
-        raise BadInput(f"{field} must be a list, got {raw!r}")
-    if not values:
-        raise BadInput(f"{field} must have at least one entry, got an empty list")
-    return list(values)
-
-
-def _distinct(field: str, values: list[Any]) -> tuple[Any, ...]:
-    repeated = next((value for i, value in enumerate(values) if value in values[:i]), None)
-    if repeated is not None:
-        raise BadInput(f"{field} must not repeat an entry, got {repeated!r} twice")
-    return tuple(values)
-
-
 def _fork_steps(raw: Any) -> tuple[int, ...]:
-    steps = _list("chaos.fork_steps", raw, is_one_allowed=True)
-    checked = [_count("chaos.fork_steps", step, least=0) for step in steps]
-    return tuple(sorted(_distinct("chaos.fork_steps", checked)))
+    steps = read_list("chaos.fork_steps", raw, is_one_allowed=True)
+    checked = [count("chaos.fork_steps", step, least=0) for step in steps]
+    return tuple(sorted(distinct("chaos.fork_steps", checked)))
 
 
 def _measure_steps(raw: Any) -> tuple[str, ...]:
-    texts = [str(step) for step in _list("chaos.measure_steps", raw, is_one_allowed=True)]
+    texts = [str(step) for step in read_list("chaos.measure_steps", raw, is_one_allowed=True)]
     for text in texts:
         if not _MEASURE.fullmatch(text) or text in ("0", "+0"):
             raise BadInput(f"chaos.measure_steps must hold 'end', steps > 0, '+n' or epochs as '80ep', got {text!r}")
-    return _distinct("chaos.measure_steps", texts)
-
-
-def _count(field: str, value: Any, *, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise BadInput(f"{field} must be an integer >= {least}, got {value!r}")
-    return value
-
-
-def _positive(field: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
-        raise BadInput(f"{field} must be a number > 0, got {value!r}")
-    return float(value)
+    return distinct("chaos.measure_steps", texts)

@@ -24,8 +24,10 @@ BLOCKS: dict[str, tuple[str, ...]] = {
         "train_sample",
     ),
     "chaos.primary": ("indicator", "threshold", "magnitude"),
+    "cone": ("kernel", "probe_size", "probe_seed", "steps"),
+    "cone.steps": ("num_log", "num_linear"),
 }
-TOP = ("name", "base", "settings", "axes", "seeds", "chaos")
+TOP = ("name", "base", "settings", "axes", "seeds", "chaos", "cone")
 
 
 def preset_names() -> list[str]:

@@ -3,12 +3,13 @@
 import itertools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from search_spaces.axes import axis_values
 from search_spaces.chaos_block import Chaos, read_chaos
+from search_spaces.cone_block import Cone, read_cone
 from search_spaces.source import apply_overrides, read_source
 from twophase.config import LEAVES, Setting, Trial, applies, coerce, setting
 from twophase.errors import BadInput, unknown
@@ -23,18 +24,23 @@ class Space:
         settings: Every point of the outer axes, none twice.
         seeds: Replicate numbers.
         chaos: What is done to each reference.
+        cone: Which of its kernels are taken.
         axes: Names of the leaves that vary.
+        source: The space as written, overrides laid over it, name and device filled in: `load` makes the same of it.
     """
 
     name: str
     settings: tuple[Setting, ...]
     seeds: tuple[int, ...]
     chaos: Chaos
+    cone: Cone
     axes: tuple[str, ...]
+    source: Mapping[str, Any] = field(compare=False)
 
     def trials(self) -> list[Trial]:
         """All trials, setting by setting."""
-        return [Trial(point, seed, self.chaos.protocol) for point in self.settings for seed in self.seeds]
+        protocol = replace(self.chaos.protocol, probe_size=self.cone.probe_size, probe_seed=self.cone.probe_seed)
+        return [Trial(point, seed, protocol) for point in self.settings for seed in self.seeds]
 
 
 def load(
@@ -59,19 +65,32 @@ def load(
         BadInput: Anything is wrong with it; the message names field, rule, value and what would do.
     """
     raw = apply_overrides(read_source(source), overrides or {})
-    chaos = read_chaos(raw.get("chaos"))
+    chaos, cone = read_chaos(raw.get("chaos")), read_cone(raw.get("cone"))
     points = _points(raw, device)
     for point in points:
         chaos.check(point)
+        cone.check(point)
     axes = _mapping(raw, "axes")
     varying = [leaf for leaf in LEAVES if len({getattr(point, leaf) for point in points}) > 1]
+    called = _name(name if name is not None else raw.get("name"))
     return Space(
-        _name(name if name is not None else raw.get("name")),
+        called,
         points,
         _seeds(raw.get("seeds", 3)),
         chaos,
+        cone,
         tuple(dict.fromkeys([*axes, *varying])),
+        _written(raw, called, device),
     )
+
+
+def _written(raw: Mapping[str, Any], name: str, device: str) -> dict[str, Any]:
+    """The space with what isn't in the file: its name, and what ``device: auto`` stood for."""
+    settled = {**raw, "name": name, "base": {"device": "auto", **_mapping(raw, "base")}}
+    for values in [settled["base"], *(raw.get("settings") or [])]:
+        if values.get("device") == "auto":
+            values["device"] = device
+    return settled
 
 
 def _points(raw: Mapping[str, Any], device: str) -> tuple[Setting, ...]:

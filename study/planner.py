@@ -3,8 +3,8 @@
 Perturbation time, magnitude and direction are folded into trials: a trial's children share its reference.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -48,7 +48,7 @@ class Job:
         return {
             "setting": trial.setting.values(),
             "seed": trial.seed,
-            "protocol": {"train_sample": trial.protocol.train_sample, "path_points": trial.protocol.path_points},
+            "protocol": asdict(trial.protocol),
             "todo": covers_of(self.todo),
             "whole": covers_of(self.whole),
             "reference_digest": self.reference_digest,
@@ -95,6 +95,7 @@ def covers_of(todo: Todo) -> Covers:
         "trajectory": todo.is_trajectory_wanted,
         "measure_steps": [[*_child_json(child), sorted(steps)] for child, steps in sorted(todo.measure_steps.items())],
         "divergence": [_child_json(child) for child in sorted(todo.divergence)],
+        "kernels": {kind: sorted(steps) for kind, steps in sorted(todo.kernel_steps.items())},
     }
 
 
@@ -104,12 +105,22 @@ def todo_of(covers: Mapping[str, Any]) -> Todo:
         {Child(*entry[:4]): tuple(entry[4]) for entry in covers["measure_steps"]},
         frozenset(Child(*entry) for entry in covers["divergence"]),
         covers["trajectory"],
+        # Parts of a version that took no kernels don't mention them.
+        {kind: tuple(steps) for kind, steps in covers.get("kernels", {}).items()},
     )
 
 
-def part_name(covers: Covers) -> str:
-    """Name of the part that covers this: the same work has the same name, and replaces itself."""
-    return digest(covers)[:8]
+def parts_of(todo: Todo) -> dict[str, Todo]:
+    """Split a todo into the parts that are stored by themselves, by name.
+
+    A kind's kernels are always one part of one name: velocities depend on the checkpoint before, so that added steps
+    rewrite the rows of all. Other work has the name of what it covers: done again, it replaces itself.
+    """
+    rows = replace(todo, kernel_steps={})
+    parts = {} if rows == Todo({}, is_trajectory_wanted=False) else {digest(covers_of(rows))[:8]: rows}
+    for kind, steps in sorted(todo.kernel_steps.items()):
+        parts[f"kernel-{kind}"] = Todo({}, is_trajectory_wanted=False, kernel_steps={kind: steps})
+    return parts
 
 
 def planned(space: Space, point: Setting) -> Todo:
@@ -117,14 +128,14 @@ def planned(space: Space, point: Setting) -> Todo:
     children = space.chaos.children(point)
     measured = sorted({step for steps in children.values() for step in steps})
     sentinel = {SENTINEL: tuple(measured)} if measured else {}
-    return Todo({**sentinel, **children}, frozenset(children))
+    return Todo({**sentinel, **children}, frozenset(children), kernel_steps=space.cone.kernel_steps(point))
 
 
-def make_plan(space: Space, commits: Iterable[Commit] = ()) -> Plan:
-    """Hold a space against what is there.
+def make_plan(space: Space | Sequence[Space], commits: Iterable[Commit] = ()) -> Plan:
+    """Hold what is wanted against what is there.
 
     Args:
-        space: What is wanted.
+        space: What is wanted; of several spaces, all of it together.
         commits: The store's live commits.
 
     Returns:
@@ -133,9 +144,13 @@ def make_plan(space: Space, commits: Iterable[Commit] = ()) -> Plan:
     by_trial: dict[str, list[Commit]] = {}
     for commit in commits:
         by_trial.setdefault(commit.trial_key, []).append(commit)
+    wanted_of: dict[Trial, list[Todo]] = {}
+    for asked in [space] if isinstance(space, Space) else space:
+        for trial in asked.trials():
+            wanted_of.setdefault(trial, []).append(planned(asked, trial.setting))
     plan = Plan()
-    for trial in space.trials():
-        wanted = planned(space, trial.setting)
+    for trial, asked_for in wanted_of.items():
+        wanted = _union(asked_for)
         _count(plan, trial, wanted)
         _add(plan, trial, wanted, by_trial.get(trial.key, []))
     plan.jobs.sort(key=lambda job: -job_cost(job))
@@ -151,6 +166,7 @@ def _count(plan: Plan, trial: Trial, wanted: Todo) -> None:
     plan.pair_lane_steps += 2 * steps * len(children)
     compared = sum(len(measured) for measured in wanted.measure_steps.values())
     plan.num_rows += compared * (1 + points) + len(children) * steps.bit_length() + steps.bit_length() + 8
+    plan.num_rows += sum(len(taken) * (len(taken) + 1) for taken in wanted.kernel_steps.values())
 
 
 def _add(plan: Plan, trial: Trial, wanted: Todo, commits: list[Commit]) -> None:
@@ -172,13 +188,21 @@ def _add(plan: Plan, trial: Trial, wanted: Todo, commits: list[Commit]) -> None:
 def _union(todos: Iterable[Todo]) -> Todo:
     steps: Steps = {}
     divergence: set[Child] = set()
+    kernels: dict[str, set[int]] = {}
     has_trajectory = False
     for todo in todos:
+        for kind, taken in todo.kernel_steps.items():
+            kernels.setdefault(kind, set()).update(taken)
         for child, measured in todo.measure_steps.items():
             steps.setdefault(child, set()).update(measured)
         divergence |= todo.divergence
         has_trajectory |= todo.is_trajectory_wanted
-    return Todo({child: tuple(sorted(s)) for child, s in steps.items()}, frozenset(divergence), has_trajectory)
+    return Todo(
+        {child: tuple(sorted(s)) for child, s in steps.items()},
+        frozenset(divergence),
+        has_trajectory,
+        {kind: tuple(sorted(taken)) for kind, taken in kernels.items()},
+    )
 
 
 def _minus(wanted: Todo, parts: list[Todo]) -> Todo | None:
@@ -191,9 +215,14 @@ def _minus(wanted: Todo, parts: list[Todo]) -> Todo | None:
     }
     needs_trajectory = wanted.is_trajectory_wanted and not there.is_trajectory_wanted
     divergence = wanted.divergence - there.divergence
-    if not steps and not needs_trajectory and not divergence:
+    kernels = {
+        kind: tuple(sorted({*taken, *there.kernel_steps.get(kind, ())}))
+        for kind, taken in wanted.kernel_steps.items()
+        if not set(taken) <= set(there.kernel_steps.get(kind, ()))
+    }
+    if not steps and not needs_trajectory and not divergence and not kernels:
         return None
-    return Todo(steps, divergence, needs_trajectory)
+    return Todo(steps, divergence, needs_trajectory, kernels)
 
 
 def _child_json(child: Child) -> list[Any]:

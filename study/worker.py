@@ -11,11 +11,14 @@ from typing import Any
 import torch
 
 import results
-from study.planner import Covers, Job, covers_of, part_name
+from study.planner import Job, covers_of, parts_of
 from twophase import __version__
-from twophase.config import Trial
+from twophase.comparison import Row
+from twophase.config import Trial, digest
 from twophase.data import DATA
-from twophase.experiment import Experiment, Outcome
+from twophase.experiment import Experiment, Outcome, Todo
+
+Rows = dict[str, list[Row]]
 
 _ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 
@@ -76,33 +79,50 @@ def run_job(job: Job, place: Place) -> Iterator[int]:
         if is_reproduced or generation > job.generation:
             break
         todo, generation = job.whole, job.generation + 1
-    _commit(study, job.trial, covers_of(todo), place, outcome, generation)
+    for part in _parts(todo, outcome):
+        _commit(study, job.trial, part, place, generation)
     yield spent
 
 
 def commit_failure(job: Job, place: Place, error: str) -> None:
     """Record that a job failed, and why, in one line."""
-    _commit(results.open(place.study), job.trial, job.covers, place, None, job.generation, error)
+    part = Part(f"failed-{digest(job.covers)[:8]}", job.todo, {}, {})
+    _commit(results.open(place.study), job.trial, part, place, job.generation, error)
 
 
-def _commit(
-    study: results.Study,
-    trial: Trial,
-    covers: Covers,
-    place: Place,
-    outcome: Outcome | None,
-    generation: int,
-    error: str = "",
-) -> None:
+@dataclass(frozen=True)
+class Part:
+    """What is committed at once: its name within the trial, what it covers, its rows, its share of the summary."""
+
+    name: str
+    covered: Todo
+    rows: Rows
+    summary: Row
+
+
+def _parts(todo: Todo, outcome: Outcome) -> list[Part]:
+    """Deal out what was found; costs are added up over a trial's parts, so each is told once."""
+    training = {**outcome.summary, "wall_seconds": outcome.summary["wall_seconds"] - outcome.kernel_seconds}
+    parts = []
+    for name, covered in parts_of(todo).items():
+        rows, seconds = outcome.rows, 0.0
+        for kind in covered.kernel_steps:
+            rows, seconds = outcome.kernel_rows[kind], outcome.kernel_seconds / len(outcome.kernel_rows)
+        parts.append(Part(name, covered, rows, {**training, "wall_seconds": training["wall_seconds"] + seconds}))
+        training = {**training, "wall_seconds": 0.0, "lane_steps": 0}
+    return parts
+
+
+def _commit(study: results.Study, trial: Trial, part: Part, place: Place, generation: int, error: str = "") -> None:
     results.write_part(
         study,
         trial_key=trial.key,
-        part=part_name(covers) + (f"-g{generation}" if generation else ""),
-        tables={name: rows for name, rows in outcome.rows.items() if rows} if outcome else {},
-        covers=covers,
-        trial=_record(trial, outcome.summary if outcome else {}),
+        part=part.name + (f"-g{generation}" if generation else ""),
+        tables={name: rows for name, rows in part.rows.items() if rows},
+        covers=covers_of(part.covered),
+        trial=_record(trial, part.summary),
         keys={"study": study.name, "setting_key": trial.setting.key, "seed": trial.seed, **trial.setting.values()},
-        status=outcome.summary["status"] if outcome else "failed",
+        status="failed" if error else part.summary["status"],
         error=error,
         generation=generation,
         lease_id=place.lease_id,

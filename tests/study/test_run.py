@@ -34,6 +34,77 @@ def test_every_table_reads_plainly(whole):
         assert_frame_equal(plain, whole.table(name).sort_values(keys, ignore_index=True))
 
 
+COLUMNS = {
+    "trials": "status error is_sentinel_exact wall_seconds lane_steps lane_width test_loss test_accuracy",
+    "trajectory": "step train_loss test_loss test_accuracy param_norm learning_rate",
+    "chaos": "perturbation fork_step magnitude direction measure_step reference_digest noise_norm layer_noise_min "
+    "layer_noise_max changed_fraction distance relative_distance cosine_dissimilarity train_barrier test_barrier "
+    "barrier_over_max train_error_barrier test_error_barrier disagreement prediction_distance diverged",
+    "divergence": "perturbation fork_step magnitude direction step distance",
+    "path": "perturbation fork_step magnitude direction measure_step alpha train_loss test_loss train_error test_error",
+    "transitions": "indicator perturbation magnitude measure kernel transition_step ci_low ci_high verdict threshold "
+    "is_primary num_seeds method",
+}
+LEAVES = [
+    "data",
+    "model",
+    "depth",
+    "width",
+    "activation",
+    "norm_layer",
+    "optimizer",
+    "lr",
+    "batch_size",
+    "num_steps",
+    "schedule",
+    "momentum",
+    "weight_decay",
+]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_contract_s_columns(whole, name):
+    table = pd.read_parquet(whole.path / name)
+    keys = ["study", "setting_key", *([] if name == "transitions" else ["trial_key", "seed"]), *LEAVES]
+    assert set(keys + COLUMNS[name].split()) <= set(table.columns)
+    assert table[keys].notna().all(axis=None)
+    assert set(table.study) == {"tiny"}
+    # One row per key: a groupby counts nothing twice.
+    assert not table.duplicated(list(results.TABLES[name].row_key)).any()
+
+
+def test_rows_of_chaos_are_those_of_the_contract(whole):
+    chaos = whole.table("chaos")
+    for _, trial in chaos.groupby("trial_key"):
+        assert trial.reference_digest.nunique() == 1
+        found = trial.set_index(["perturbation", "fork_step", "magnitude", "direction"]).measure_step.to_dict()
+        children = {("gaussian", fork, m, 0) for fork in (0, 20, 40) for m in (1e-2, 1e-3)}
+        controls = {("order", fork, 0.0, 0) for fork in (0, 20, 40)}
+        assert found == dict.fromkeys({("none", 0, 0.0, 0), *children, *controls}, 60)
+
+
+def test_figures_are_drawn(whole):
+    names = {file.name for file in (whole.path / "figures").iterdir() if file.stat().st_size > 1000}
+    assert {"barrier.png", "barrier.svg", "learning_curves.png", "learning_curves.svg"} <= names
+
+
+def test_locate_by_a_leaf_prints_one_line_each(whole, capsys):
+    assert cli.main(["locate", str(whole.path), "--by", "model", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["transitions"]
+    assert [(row["model"], row["num_seeds"]) for row in rows] == [("cnn", 2), ("mlp", 2)]
+    assert cli.main(["locate", str(whole.path), "--by", "data", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["transitions"]
+    # Two models of two seeds each: four replicates.
+    assert (row["data"], row["num_seeds"]) == ("digits", 4)
+
+
+def test_locate_by_changes_no_table(whole, capsys):
+    before = whole.table("transitions")
+    assert cli.main(["locate", str(whole.path), "--by", "model", "--magnitude", "0.001"]) == 0
+    assert "exploratory" in capsys.readouterr().out
+    assert_frame_equal(whole.table("transitions"), before, check_exact=True)
+
+
 def test_the_readme_s_query(whole):
     chaos = pd.read_parquet(whole.path / "chaos")
     means = chaos.groupby(["model", "perturbation", "magnitude", "fork_step"]).test_barrier.mean()

@@ -1,0 +1,52 @@
+"""Checks that the blocks of a space share: each names the field, the rule and the value."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from search_spaces.source import BLOCKS
+from twophase.errors import BadInput, unknown
+
+
+def read_mapping(block: str, raw: Any) -> Mapping[str, Any]:
+    """A block's entries, all of its keys known; empty where it is left out."""
+    if raw is None:
+        return {}
+    if not isinstance(raw, Mapping):
+        raise BadInput(f"{block} must be a mapping with keys {', '.join(BLOCKS[block])}, got {raw!r}")
+    for key in raw:
+        if key not in BLOCKS[block]:
+            raise unknown(f"key in {block}", key, BLOCKS[block])
+    return raw
+
+
+def read_list(field: str, raw: Any, *, is_one_allowed: bool = False) -> list[Any]:
+    """A list that isn't empty, or one entry where that is allowed."""
+    values = [raw] if is_one_allowed and isinstance(raw, str | int | float) else raw
+    if not isinstance(values, list | tuple):
+        raise BadInput(f"{field} must be a list, got {raw!r}")
+    if not values:
+        raise BadInput(f"{field} must have at least one entry, got an empty list")
+    return list(values)
+
+
+def distinct(field: str, values: list[Any]) -> tuple[Any, ...]:
+    """The same values, none twice."""
+    repeated = next((value for i, value in enumerate(values) if value in values[:i]), None)
+    if repeated is not None:
+        raise BadInput(f"{field} must not repeat an entry, got {repeated!r} twice")
+    return tuple(values)
+
+
+def count(field: str, value: Any, *, least: int) -> int:
+    """An integer not below `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise BadInput(f"{field} must be an integer >= {least}, got {value!r}")
+    return value
+
+
+def positive(field: str, value: Any) -> float:
+    """A finite number above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+        raise BadInput(f"{field} must be a number > 0, got {value!r}")
+    return float(value)
