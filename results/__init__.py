@@ -2,6 +2,7 @@
 
 from results.commits import STATUSES, TRIAL_COLUMNS, Commit, CommittedFile, read_commits
 from results.errors import LeaseHeld, LeaseLost, SchemaError, StudyError
+from results.heartbeat import Heartbeat, beat, end_beat, running
 from results.integrity import Finding, check
 from results.layout import studies_in
 from results.lease import Lease, live_holder
@@ -19,6 +20,7 @@ __all__ = [
     "Commit",
     "CommittedFile",
     "Finding",
+    "Heartbeat",
     "Lease",
     "LeaseHeld",
     "LeaseLost",
@@ -27,12 +29,15 @@ __all__ = [
     "StudyError",
     "Table",
     "arrow_schema",
+    "beat",
     "check",
     "create",
+    "end_beat",
     "live_holder",
     "open",
     "read_commits",
     "remove_commit",
+    "running",
     "studies_in",
     "sweep",
     "write_derived",

@@ -32,6 +32,7 @@ from results.commits import (
 )
 from results.errors import SchemaError, StudyError
 from results.files import flush_folder, is_temp, parquet_bytes, write_bytes
+from results.heartbeat import heartbeat_files
 from results.layout import StudyFolder, table_named
 from results.lease import LEASE_FILE, STALE_SECONDS, require_lease
 from results.schema import all_columns, arrow_table, check_names, checked
@@ -127,7 +128,7 @@ def remove_commit(study: StudyFolder, commit: Commit, *, lease_id: str) -> None:
 
 
 def sweep(study: StudyFolder, *, lease_id: str) -> list[str]:
-    """Removes superseded commits, data files that no commit names, and temporary files.
+    """Removes superseded commits, data files that no commit names, heartbeats and temporary files.
 
     To be called while no worker of the driver writes. A kill at any point loses and doubles nothing: a
     superseded row is hidden by the newer commit until its own commit is gone, and by the lack of one after.
@@ -146,7 +147,7 @@ def sweep(study: StudyFolder, *, lease_id: str) -> list[str]:
     superseded = [f"{commit.stem}.json" for commit in commits if commit.stem not in kept]
     _remove_commit_files(study, superseded)
     removed = [f"{study.commits_path.name}/{name}" for name in superseded]
-    for path in [*unnamed_files(study, live), *temporary_files(study)]:
+    for path in [*unnamed_files(study, live), *temporary_files(study), *heartbeat_files(study)]:
         path.unlink(missing_ok=True)
         removed.append(path.relative_to(study.path).as_posix())
     return sorted(removed)

@@ -2,7 +2,18 @@
 
 from search_spaces.chaos_block import Chaos, Primary
 from search_spaces.cone_block import Cone
-from search_spaces.source import parse_overrides, preset_names, preset_text
+from search_spaces.source import parse_overrides, preset_names, preset_summary, preset_text, space_yaml
 from search_spaces.space import Space, load
 
-__all__ = ["Chaos", "Cone", "Primary", "Space", "load", "parse_overrides", "preset_names", "preset_text"]
+__all__ = [
+    "Chaos",
+    "Cone",
+    "Primary",
+    "Space",
+    "load",
+    "parse_overrides",
+    "preset_names",
+    "preset_summary",
+    "preset_text",
+    "space_yaml",
+]

@@ -1,5 +1,6 @@
 """Where a space comes from: a preset, a YAML file or a dict, with overrides laid over it."""
 
+import io
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -39,6 +40,11 @@ def preset_names() -> list[str]:
 def preset_text(name: str) -> str:
     """A preset as YAML."""
     return (resources.files("search_spaces.presets") / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def preset_summary(name: str) -> str:
+    """What a preset is for: its first comment."""
+    return preset_text(name).partition("\n")[0].removeprefix("#").strip()
 
 
 def read_source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
@@ -108,6 +114,17 @@ def apply_overrides(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[s
         else:
             raise unknown("key", key, _known_keys())
     return merged
+
+
+def space_yaml(source: Mapping[str, Any]) -> str:
+    """A space as YAML, to be read again."""
+    stream = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.width = 110
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.dump(_plain(source), stream)
+    return stream.getvalue()
 
 
 def _known_keys() -> list[str]:

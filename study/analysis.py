@@ -76,14 +76,15 @@ def _with_reference(chaos: pd.DataFrame) -> pd.DataFrame:
 def _estimates(rows: pd.DataFrame, declared: Declared) -> Iterator[dict[str, object]]:
     for (kind, magnitude), of_kind in rows.groupby(["perturbation", "magnitude"], sort=True):
         for measure in declared.measures:
-            measured = of_kind[_is_measure(of_kind, measure)]
+            measured = of_kind[is_measure(of_kind, measure)]
             if measured.empty:
                 continue
             for indicator in INDICATORS:
                 yield _estimate(measured, declared, indicator, str(kind), float(str(magnitude)), measure)
 
 
-def _is_measure(rows: pd.DataFrame, measure: str) -> pd.Series:
+def is_measure(rows: pd.DataFrame, measure: str) -> pd.Series:
+    """Tell which rows were measured at a measure step as it is written."""
     if measure == "end":
         return rows["measure_step"] == rows["num_steps"]
     if measure.startswith("+"):

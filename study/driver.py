@@ -1,4 +1,4 @@
-"""From a space to a study: check, plan, run what is missing, derive, draw."""
+"""From a space to a study: check, plan, run what is missing, derive, report."""
 
 import math
 import sys
@@ -21,10 +21,8 @@ from study.cluster import (
 from study.columns import setting_columns
 from study.manifest import Declared
 from study.planner import Plan, make_plan
-from study.plots import barrier_figure, learning_figure
-from study.summary import varying_axes
+from study.report import write_report
 from study.worker import Place, cache_folder, commit_failure
-from twophase.config import LEAVES
 from twophase.errors import BadInput
 
 
@@ -112,7 +110,7 @@ def run(space: Space, root: Path, means: Means) -> results.Study:
             # Whatever ends the run, the tables stand for what is there.
             results.sweep(study, lease_id=lease.id)
             derive(study, declared)
-        draw(study)
+        write_report(study)
     return study
 
 
@@ -130,26 +128,6 @@ def derive(study: results.Study, declared: Declared | None = None) -> None:
     results.write_trials(study)
     declared = declared or manifest.read_declared(study.path) or Declared()
     results.write_derived(study, "transitions", transitions(study.table("chaos"), declared))
-
-
-def draw(study: results.Study) -> list[Path]:
-    """Draw the figures from the tables, as PNG and SVG.
-
-    Returns:
-        The PNG files.
-    """
-    chaos, found, trajectory = (study.table(name) for name in ("chaos", "transitions", "trajectory"))
-    figures = {}
-    if len(chaos):
-        figures["barrier"] = barrier_figure(chaos, found, varying_axes(chaos, list(LEAVES)))
-    if len(trajectory):
-        figures["learning_curves"] = learning_figure(trajectory, varying_axes(trajectory, list(LEAVES)))
-    folder = study.path / "figures"
-    folder.mkdir(exist_ok=True)
-    for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.svg")
-        figure.savefig(folder / f"{name}.png", dpi=150)
-    return [folder / f"{name}.png" for name in figures]
 
 
 def _run_plan(plan: Plan, place: Place, means: Means) -> None:

@@ -24,6 +24,7 @@ class Declared:
         measure: The primary's measure step as written.
         magnitudes: All magnitudes that were ever asked for, descending.
         measures: All measure steps as written.
+        spaces: Every space that was run, as `Space.source` has it, in order; the last is the newest.
     """
 
     primary: Primary = Primary()
@@ -31,6 +32,7 @@ class Declared:
     measure: str = "end"
     magnitudes: tuple[float, ...] = ()
     measures: tuple[str, ...] = ("end",)
+    spaces: tuple[dict[str, Any], ...] = ()
 
     @property
     def primary_magnitude(self) -> float:
@@ -49,7 +51,8 @@ def read_declared(folder: Path) -> Declared | None:
         raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         primary = Primary(**raw["primary"])
         magnitudes, measures = tuple(raw["magnitudes"]), tuple(raw["measures"])
-        return Declared(primary, raw["perturbation"], raw["measure"], magnitudes, measures)
+        spaces = tuple(raw.get("spaces", ()))
+        return Declared(primary, raw["perturbation"], raw["measure"], magnitudes, measures, spaces)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError) as error:
@@ -71,13 +74,16 @@ def declare(space: Space, old: Declared | None) -> Declared:
     """
     chaos = space.chaos
     measure = "end" if "end" in chaos.measure_steps else chaos.measure_steps[0]
-    first = Declared(chaos.primary, chaos.perturbations[0], measure, chaos.magnitudes, chaos.measure_steps)
+    first = Declared(
+        chaos.primary, chaos.perturbations[0], measure, chaos.magnitudes, chaos.measure_steps, (dict(space.source),)
+    )
     if old is None:
         merged = first
     else:
         magnitudes = tuple(sorted({*old.magnitudes, *chaos.magnitudes}, reverse=True))
         measures = tuple(dict.fromkeys([*old.measures, *chaos.measure_steps]))
-        merged = Declared(old.primary, old.perturbation, old.measure, magnitudes, measures)
+        spaces = (*(asked for asked in old.spaces if asked != first.spaces[0]), *first.spaces)
+        merged = Declared(old.primary, old.perturbation, old.measure, magnitudes, measures, spaces)
         if chaos.is_primary_named:
             _hold_against(chaos.primary, merged)
     named = merged.primary.magnitude
@@ -110,6 +116,7 @@ def write_declared(folder: Path, declared: Declared) -> None:
         "measure": declared.measure,
         "magnitudes": declared.magnitudes,
         "measures": declared.measures,
+        "spaces": declared.spaces,
     }
     write_bytes(folder / FILE, json_bytes(content))
 

@@ -75,6 +75,7 @@ class Plan:
         lane_steps: Cost of all that is planned, had nothing been there.
         pair_lane_steps: The same as independent pairs of trainings.
         todo_lane_steps: Cost of `jobs`.
+        num_kernels: Kernels planned.
         num_rows: Rows planned over all tables.
     """
 
@@ -86,6 +87,7 @@ class Plan:
     lane_steps: int = 0
     pair_lane_steps: int = 0
     todo_lane_steps: int = 0
+    num_kernels: int = 0
     num_rows: int = 0
 
 
@@ -114,13 +116,13 @@ def parts_of(todo: Todo) -> dict[str, Todo]:
     """Split a todo into the parts that are stored by themselves, by name.
 
     A kind's kernels are always one part of one name: velocities depend on the checkpoint before, so that added steps
-    rewrite the rows of all. Other work has the name of what it covers: done again, it replaces itself.
+    rewrite the rows of all. Other work has the name of what it covers: done again, it replaces itself. It comes last.
     """
+    nothing = Todo({}, is_trajectory_wanted=False)
+    kinds = sorted(todo.kernel_steps.items())
+    parts = {f"kernel-{kind}": replace(nothing, kernel_steps={kind: steps}) for kind, steps in kinds}
     rows = replace(todo, kernel_steps={})
-    parts = {} if rows == Todo({}, is_trajectory_wanted=False) else {digest(covers_of(rows))[:8]: rows}
-    for kind, steps in sorted(todo.kernel_steps.items()):
-        parts[f"kernel-{kind}"] = Todo({}, is_trajectory_wanted=False, kernel_steps={kind: steps})
-    return parts
+    return parts if rows == nothing else {**parts, digest(covers_of(rows))[:8]: rows}
 
 
 def planned(space: Space, point: Setting) -> Todo:
@@ -166,6 +168,7 @@ def _count(plan: Plan, trial: Trial, wanted: Todo) -> None:
     plan.pair_lane_steps += 2 * steps * len(children)
     compared = sum(len(measured) for measured in wanted.measure_steps.values())
     plan.num_rows += compared * (1 + points) + len(children) * steps.bit_length() + steps.bit_length() + 8
+    plan.num_kernels += sum(map(len, wanted.kernel_steps.values()))
     plan.num_rows += sum(len(taken) * (len(taken) + 1) for taken in wanted.kernel_steps.values())
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,8 +11,12 @@ from twophase.perturb import ORDER
 
 
 def varying_axes(frame: pd.DataFrame, leaves: Sequence[str]) -> list[str]:
-    """Leaves that tell the settings of a table apart; the model always, and first."""
-    return ["model", *(leaf for leaf in leaves if leaf in frame and leaf != "model" and frame[leaf].nunique() > 1)]
+    """Leaves that tell the settings of a table apart: the model, and what varies among settings of one model."""
+    others = [leaf for leaf in leaves if leaf in frame and leaf != "model"]
+    if frame.empty:
+        return ["model"]
+    within = frame.groupby("model")[others].nunique().max()
+    return ["model", *(leaf for leaf in others if within[leaf] > 1)]
 
 
 def to_json(**values: Any) -> str:
@@ -52,13 +56,22 @@ def transition_text(found: pd.DataFrame, axes: Sequence[str]) -> str:
     extra = [c for c in ("indicator", "perturbation", "magnitude", "measure") if found[c].nunique() > 1]
     header = [*axes, *extra, "transition", "95 % interval", "verdict", "seeds"]
     lines = [
-        [*(_text(row[name]) for name in [*axes, *extra]), _step(row["transition_step"]), _interval(row), *_end(row)]
+        [
+            *(_text(row[name]) for name in [*axes, *extra]),
+            step_text(row["transition_step"]),
+            interval_text(row),
+            *_end(row),
+        ]
         for row in records(found)
     ]
-    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
+    return aligned([header, *lines])
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells as text, columns flush left."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in [header, *lines]
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
 
 
@@ -87,14 +100,16 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _step(value: float) -> str:
+def step_text(value: float) -> str:
+    """A step, – where there is none."""
     return "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.0f}"
 
 
-def _interval(row: dict[str, Any]) -> str:
+def interval_text(row: Mapping[str, Any]) -> str:
+    """An interval of steps, open where it has no end."""
     if math.isnan(row["ci_low"]):
         return "–"
-    return f"[{_step(row['ci_low'])}, {_step(row['ci_high'])}{')' if math.isinf(row['ci_high']) else ']'}"
+    return f"[{step_text(row['ci_low'])}, {step_text(row['ci_high'])}{')' if math.isinf(row['ci_high']) else ']'}"
 
 
 def _end(row: dict[str, Any]) -> list[str]:

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +12,7 @@ from ray import tune
 
 import results
 import twophase
-from study.planner import Job
+from study.planner import Job, lane_steps
 from study.worker import Place, commit_failure, is_environment_fault, prepare_process, run_job
 
 REPORT_SECONDS = 1.0
@@ -37,6 +39,7 @@ class JobRunner(tune.Trainable):
         self._work = config["work"]
         self._progress: Iterator[int] | None = None
         self._lane_steps = 0
+        self._began, self._next_beat = time.monotonic(), 0.0
 
     def _open(self) -> Iterator[int]:
         """Read the job; here and not in `setup`, where an error would reach Ray and be tried again."""
@@ -51,8 +54,9 @@ class JobRunner(tune.Trainable):
         until = time.monotonic() + REPORT_SECONDS
         try:
             self._progress = self._progress or self._open()
-            for lane_steps in self._progress:
-                self._lane_steps = lane_steps
+            for done in self._progress:
+                self._lane_steps = done
+                self._beat()
                 if time.monotonic() >= until:
                     return self._report(is_done=False)
         except results.LeaseLost as error:
@@ -60,6 +64,24 @@ class JobRunner(tune.Trainable):
         except Exception as error:  # noqa: BLE001 - recorded with its cause, and told
             return self._failed(error)
         return self._report(is_done=True)
+
+    def _beat(self) -> None:
+        """Tell other terminals how far this trial is, about once a second."""
+        now = time.monotonic()
+        if now < self._next_beat:
+            return
+        self._next_beat = now + REPORT_SECONDS
+        trial = self._job.trial
+        heartbeat = results.Heartbeat(
+            trial.key,
+            self._place.lease_id,
+            socket.gethostname(),
+            os.getpid(),
+            self._lane_steps,
+            lane_steps(trial.setting, self._job.todo),
+            now - self._began,
+        )
+        results.beat(results.open(self._place.study), heartbeat)
 
     def _failed(self, error: Exception) -> dict[str, Any]:
         cause = f"{type(error).__name__}: {error}".splitlines()[0]

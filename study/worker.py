@@ -4,7 +4,7 @@ import errno
 import os
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +82,15 @@ def run_job(job: Job, place: Place) -> Iterator[int]:
     for part in _parts(todo, outcome):
         _commit(study, job.trial, part, place, generation)
     yield spent
+    results.end_beat(study, job.trial.key)
 
 
 def commit_failure(job: Job, place: Place, error: str) -> None:
     """Record that a job failed, and why, in one line."""
     part = Part(f"failed-{digest(job.covers)[:8]}", job.todo, {}, {})
-    _commit(results.open(place.study), job.trial, part, place, job.generation, error)
+    study = results.open(place.study)
+    _commit(study, job.trial, part, place, job.generation, error)
+    results.end_beat(study, job.trial.key)
 
 
 @dataclass(frozen=True)
@@ -101,15 +104,21 @@ class Part:
 
 
 def _parts(todo: Todo, outcome: Outcome) -> list[Part]:
-    """Deal out what was found; costs are added up over a trial's parts, so each is told once."""
-    training = {**outcome.summary, "wall_seconds": outcome.summary["wall_seconds"] - outcome.kernel_seconds}
+    """Deal out what was found, in the order in which it is committed.
+
+    Costs are added up over a trial's parts. The last tells what training cost: after a kill between two parts what is
+    left costs the same again, and the trial's sum is that of an unbroken run.
+    """
+    summary = outcome.summary
     parts = []
     for name, covered in parts_of(todo).items():
         rows, seconds = outcome.rows, 0.0
         for kind in covered.kernel_steps:
             rows, seconds = outcome.kernel_rows[kind], outcome.kernel_seconds / len(outcome.kernel_rows)
-        parts.append(Part(name, covered, rows, {**training, "wall_seconds": training["wall_seconds"] + seconds}))
-        training = {**training, "wall_seconds": 0.0, "lane_steps": 0}
+        parts.append(Part(name, covered, rows, {**summary, "wall_seconds": seconds, "lane_steps": 0}))
+    last = parts[-1]
+    seconds = last.summary["wall_seconds"] + summary["wall_seconds"] - outcome.kernel_seconds
+    parts[-1] = replace(last, summary={**summary, "wall_seconds": seconds})
     return parts
 
 

@@ -1,5 +1,8 @@
 """Geometry of a run's kernels, from their Gram matrix G_ij = ⟨H_i, H_j⟩_F alone."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
@@ -64,3 +67,43 @@ def checkpoint_steps(num_steps: int, num_log: int, num_linear: int) -> tuple[int
             kept.add(step)
         before = step
     return tuple(sorted(kept))
+
+
+@dataclass(frozen=True)
+class Movement:
+    """How far apart kernels lie before and after a split of the run; a description, not a test of confinement.
+
+    Attributes:
+        split_step: First checkpoint of the later part.
+        early: Mean distance among checkpoints before it.
+        late: Mean distance among checkpoints from it on.
+        to_end: Distance from it to the last checkpoint.
+    """
+
+    split_step: int
+    early: float
+    late: float
+    to_end: float
+
+
+def movement(between: Float[Array, "m m"], steps: Sequence[int], split: float) -> Movement:
+    """Compare distances among early with those among late checkpoints.
+
+    A shrinking learning rate alone draws late checkpoints together, and so does any random walk's slowing: whether what
+    is left is a cone is another question.
+
+    Args:
+        between: Kernel distances, [m, m].
+        steps: Their steps, ascending.
+        split: The later part begins at the first checkpoint from this step on; at the last one if there is none.
+
+    Returns:
+        The description; NaN where a part has fewer than two checkpoints or a kernel isn't finite.
+    """
+    first = next((i for i, step in enumerate(steps) if step >= split), len(steps) - 1)
+    return Movement(
+        int(steps[first]),
+        mean_distance(between[:first, :first]),
+        mean_distance(between[first:, first:]),
+        float(between[first, -1]) if first < len(steps) - 1 else float("nan"),
+    )

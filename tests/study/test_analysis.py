@@ -238,7 +238,6 @@ def test_a_barrier_figure_of_anything(chaos, tmp_path):
     figure.savefig(tmp_path / "figure.png")
 
 
-@pytest.mark.xfail(strict=True, raises=UserWarning, reason="the figure shows the measure step `end` only")
 def test_a_barrier_figure_of_a_study_without_the_measure_step_end(tmp_path):
     chaos = healthy().assign(measure_step=150)
     declared = Declared(measure="150", magnitudes=(1e-2,), measures=("150",))
@@ -261,7 +260,7 @@ def test_settings_past_the_panels_are_counted():
     chaos = pd.concat([healthy(point, seeds=1) for point in settings])
     figure = barrier_figure(chaos, transitions(chaos, DECLARED), ["lr"])
     assert len([panel for panel in figure.axes if panel.get_visible()]) == MAX_PANELS
-    assert figure.get_supxlabel() == "2 more settings are not shown"
+    assert figure.get_suptitle() == "2 more settings are not shown"
 
 
 @pytest.mark.parametrize("value", [0.5, math.nan])

@@ -222,13 +222,14 @@ def test_another_primary(answer, tmp_path, monkeypatch, capsys):
     assert "--name" in line
 
 
-@pytest.mark.xfail(strict=True, reason="an unnamed primary magnitude is not pinned: it moves to the largest ever run")
-def test_another_primary_magnitude_that_is_larger(answer, monkeypatch, capsys):
+def test_an_unnamed_primary_magnitude_is_the_largest_ever_run(answer, monkeypatch, capsys):
+    """What the first run pins is then that rule, so that a study extended equals one run at once."""
     monkeypatch.setattr(driver, "_run_plan", lambda *_: None)
     assert cli.main(["run", "tiny.yaml"]) == 0
+    assert cli.main(["run", "tiny.yaml", "--set", "chaos.magnitudes=[1]", "--set", "chaos.primary.magnitude=1"]) == 0
     capsys.readouterr()
-    larger = ("--set", "chaos.magnitudes=[1]", "--set", "chaos.primary.magnitude=1")
-    assert "chaos.primary.magnitude was pinned" in answer("run", "tiny.yaml", *larger)
+    smaller = ("--set", "chaos.magnitudes=[1e-2]", "--set", "chaos.primary.magnitude=1e-2")
+    assert "chaos.primary.magnitude was pinned to 1.0" in answer("run", "tiny.yaml", *smaller)
 
 
 def test_a_file_that_is_no_text(answer, tmp_path):

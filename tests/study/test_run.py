@@ -14,7 +14,7 @@ from study import cli, driver
 
 from .conftest import TINY
 
-TABLES = ("trials", "trajectory", "chaos", "divergence", "path", "transitions")
+TABLES = ("trials", "trajectory", "chaos", "divergence", "path", "cone", "kernel", "transitions")
 
 
 def assert_equal_studies(left, right, but):
@@ -42,6 +42,8 @@ COLUMNS = {
     "barrier_over_max train_error_barrier test_error_barrier disagreement prediction_distance diverged",
     "divergence": "perturbation fork_step magnitude direction step distance",
     "path": "perturbation fork_step magnitude direction measure_step alpha train_loss test_loss train_error test_error",
+    "cone": "kernel step_i step_j inner_product kernel_distance",
+    "kernel": "kernel step norm trace effective_rank alignment velocity",
     "transitions": "indicator perturbation magnitude measure kernel transition_step ci_low ci_high verdict threshold "
     "is_primary num_seeds method",
 }
@@ -85,7 +87,8 @@ def test_rows_of_chaos_are_those_of_the_contract(whole):
 
 def test_figures_are_drawn(whole):
     names = {file.name for file in (whole.path / "figures").iterdir() if file.stat().st_size > 1000}
-    assert {"barrier.png", "barrier.svg", "learning_curves.png", "learning_curves.svg"} <= names
+    shown = ("barrier", "disagreement", "kernel_distance", "learning_curves")
+    assert names == {f"{name}.{kind}" for name in shown for kind in ("png", "svg")}
 
 
 def test_locate_by_a_leaf_prints_one_line_each(whole, capsys):
@@ -127,7 +130,7 @@ def test_every_trial_is_proved(whole, capsys):
 
 def test_nothing_is_left_running(whole):
     names = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
-    assert not [name for name in names if "ray" in name.lower()]
+    assert not [name for name in names if any(part in name for part in ("raylet", "gcs_server", "ray::", "JobRunner"))]
 
 
 def test_another_root_and_one_worker_give_equal_tables(whole, tmp_path):
@@ -138,10 +141,12 @@ def test_another_root_and_one_worker_give_equal_tables(whole, tmp_path):
 def test_an_extended_study_equals_one_run_at_once(whole, tmp_path):
     first = deepcopy(TINY)
     first["chaos"]["magnitudes"] = [1e-3]
+    first["cone"]["steps"] = [0, 60]
     study.launch(first, tmp_path)
     extended = study.launch(TINY, tmp_path)
     assert_equal_studies(whole, extended, but=["wall_seconds", "lane_steps", "lane_width"])
-    assert len(results.read_commits(extended)) == 8
+    # Added kernel steps rewrite the one part that holds a trial's kernels.
+    assert len(results.read_commits(extended)) == 4 * (2 + 1)
 
 
 def test_a_done_study_runs_nothing(whole, monkeypatch, capsys):

@@ -88,7 +88,7 @@ def test_a_leaf_at_its_old_value_is_left_out_of_the_hash(monkeypatch):
     new_key = at_new.key
     monkeypatch.setitem(LEAVES, "momentum", Leaf("momentum, had it been added later", old_value=0.9))
     assert "momentum" not in at_old.identity()
-    expected = {name: value for name, value in made.values().items() if name != "momentum"}
+    expected = {name: value for name, value in made.identity().items() if name != "momentum"}
     assert at_old.key == config.digest(expected) != GOLDEN_SETTING_KEY
     assert at_new.key == new_key
     assert "momentum" in at_old.values()

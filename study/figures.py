@@ -1,0 +1,131 @@
+"""Which figures a study gets, with what each shows in words, and their files."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+
+import results
+from results.files import write_bytes
+from study.kernel_drift import kernel_drift
+from study.plots import barrier_figure, kernel_figure, learning_figure, marked_estimate, setting_labels
+from study.summary import records, step_text, varying_axes
+from twophase.config import LEAVES
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure beside its words.
+
+    Attributes:
+        name: Name of its files.
+        title: Its heading.
+        caption: What is drawn.
+        figure: The figure.
+        alt: The same in words, for who can't see it.
+    """
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+    alt: str
+
+    def svg(self) -> bytes:
+        """The figure as SVG, the same bytes for the same figure."""
+        stream = io.BytesIO()
+        with mpl.rc_context({"svg.hashsalt": self.name}):
+            self.figure.savefig(stream, format="svg", metadata={"Date": None})
+        return stream.getvalue()
+
+    def png(self) -> bytes:
+        """The figure as PNG."""
+        stream = io.BytesIO()
+        self.figure.savefig(stream, format="png", dpi=150)
+        return stream.getvalue()
+
+    def svg_link(self) -> str:
+        """The SVG as a link that holds it."""
+        return "data:image/svg+xml;base64," + base64.b64encode(self.svg()).decode()
+
+
+CURVES = (
+    "Thin lines are seeds (means over directions), thick ones their mean; grey, dashed: controls, not perturbed but "
+    "given another data order from the fork on. Dotted: the threshold. Vertical line and band: the transition and its "
+    "interval."
+)
+KERNELS = (
+    "S = 1 − cosine between the kernels of two checkpoints, mean over seeds; checkpoints are evenly spaced whatever "
+    "their steps. Dashed: the transition of the barrier's figure."
+)
+
+
+def pictures(tables: Mapping[str, pd.DataFrame]) -> list[Picture]:
+    """Make the figures that a study's tables allow.
+
+    Args:
+        tables: `chaos`, `transitions`, `cone` and `trajectory`.
+
+    Returns:
+        The pictures, in the order in which they are read.
+    """
+    chaos, found, cone, trajectory = (tables[name] for name in ("chaos", "transitions", "cone", "trajectory"))
+    made = _curve_pictures(chaos, found) if len(chaos) else []
+    if len(cone):
+        axes = varying_axes(cone, list(LEAVES))
+        drift, labels = kernel_drift(cone), setting_labels(cone, axes)
+        alt = "; ".join(f"{labels[row['setting_key']]}: {row['words']}" for row in records(drift))
+        figure = kernel_figure(cone, found, axes)
+        made.append(Picture("kernel_distance", "Kernel distance between checkpoints", KERNELS, figure, alt))
+    if len(trajectory):
+        axes = varying_axes(trajectory, list(LEAVES))
+        last = trajectory[trajectory["step"] == trajectory["num_steps"]].groupby("setting_key")["test_accuracy"].mean()
+        labels = setting_labels(trajectory, axes)
+        alt = "; ".join(f"{labels[str(key)]}: test accuracy {value:.2f} at the end" for key, value in last.items())
+        figure = learning_figure(trajectory, axes)
+        caption = "Train loss on the fixed sample, test loss, test accuracy; one line per seed."
+        made.append(Picture("learning_curves", "Learning curves of the references", caption, figure, alt))
+    return made
+
+
+def _curve_pictures(chaos: pd.DataFrame, found: pd.DataFrame) -> list[Picture]:
+    """The primary indicator, and disagreement, over the fork step."""
+    axes = varying_axes(chaos, list(LEAVES))
+    headline = found[found["is_primary"]]
+    primary = str(headline["indicator"].iloc[0]) if len(headline) else "test_barrier"
+    made = [_curve_picture(chaos, found, axes, primary, "barrier")]
+    if primary != "disagreement":
+        made.append(_curve_picture(chaos, found, axes, "disagreement", "disagreement"))
+    return made
+
+
+def _curve_picture(chaos: pd.DataFrame, found: pd.DataFrame, axes: Sequence[str], indicator: str, name: str) -> Picture:
+    words = indicator.replace("_", " ").capitalize()
+    labels = setting_labels(chaos, axes)
+    rows = {key: marked_estimate(found, str(key), indicator) for key in labels.index}
+    alt = "; ".join(
+        f"{labels[key]}: {str(row['verdict']).replace('_', ' ')}, step {step_text(row['transition_step'])}"
+        for key, row in rows.items()
+        if row is not None
+    )
+    figure = barrier_figure(chaos, found, axes, indicator)
+    return Picture(name, f"{words} over fork step", CURVES, figure, f"{words} over fork step. {alt}")
+
+
+def save(study: results.Study, made: list[Picture]) -> list[Path]:
+    """Write pictures to the study's folder, as PNG and SVG; each file is whole or not there.
+
+    Returns:
+        The PNG files.
+    """
+    folder = study.path / "figures"
+    folder.mkdir(exist_ok=True)
+    for picture in made:
+        write_bytes(folder / f"{picture.name}.svg", picture.svg())
+        write_bytes(folder / f"{picture.name}.png", picture.png())
+    return [folder / f"{picture.name}.png" for picture in made]

@@ -1,0 +1,138 @@
+"""The report: one HTML file that holds everything it shows and asks nothing of a network."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+import results
+from results.files import write_bytes
+from search_spaces import space_yaml
+from study import manifest
+from study.figures import Picture, pictures, save
+from study.kernel_drift import NARROW, SPLIT_FRACTION, kernel_drift
+from study.plots import setting_labels
+from study.status import read_status
+from study.summary import headline_text, interval_text, records, step_text, varying_axes
+from twophase import __version__
+from twophase.config import LEAVES
+from twophase.perturb import ORDER
+
+FILE = "report.html"
+MAX_ROWS = 500
+"""Rows of a table on the page; the Parquet files have them all."""
+
+
+def write_report(study: results.Study) -> Path:
+    """Write a study's figures and its report, from what its tables hold now.
+
+    Args:
+        study: The study, finished or not.
+
+    Returns:
+        The HTML file, `<study>/report.html`.
+    """
+    tables = {name: study.table(name) for name in ("trials", "chaos", "transitions", "cone", "trajectory")}
+    made = pictures(tables)
+    save(study, made)
+    write_bytes(study.path / FILE, page(study, tables, made).encode())
+    return study.path / FILE
+
+
+def page(study: results.Study, tables: Mapping[str, pd.DataFrame], made: list[Picture]) -> str:
+    """Fill the template."""
+    environment = Environment(
+        loader=PackageLoader("study"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    declared = manifest.read_declared(study.path) or manifest.Declared()
+    trials = tables["trials"]
+    return environment.get_template("report.html").render(
+        name=study.name,
+        version=__version__,
+        headline=headline_text(tables["transitions"]),
+        transitions=transition_rows(tables["transitions"], trials),
+        drifts=drift_rows(tables["cone"]),
+        narrow=NARROW,
+        split_percent=round(100 * SPLIT_FRACTION),
+        counts=read_status(study).counts(),
+        facts=_facts(trials),
+        failures=[row for row in records(trials) if row["status"] != "ok"][:MAX_ROWS],
+        pictures=made,
+        spaces=[space_yaml(space) for space in declared.spaces],
+        schedules=sorted(set(trials["schedule"])),
+        max_rows=MAX_ROWS,
+    )
+
+
+def transition_rows(found: pd.DataFrame, trials: pd.DataFrame) -> list[dict[str, str]]:
+    """The primary of every setting beside the same estimate of its control."""
+    primary = found[found["is_primary"]]
+    if primary.empty:
+        return []
+    labels = setting_labels(trials, varying_axes(trials, list(LEAVES)))
+    controls = found[(found["perturbation"] == ORDER) & (found["indicator"] == primary["indicator"].iloc[0])]
+    controls = controls[controls["measure"] == primary["measure"].iloc[0]].set_index("setting_key")
+    rows = []
+    for row in records(primary):
+        key = row["setting_key"]
+        control = records(controls.loc[[key]])[0] if key in controls.index else None
+        rows.append(
+            {
+                "setting": str(labels[key]),
+                **{f"own_{name}": text for name, text in _estimate(row).items()},
+                **{f"control_{name}": text for name, text in _estimate(control).items()},
+                "seeds": str(row["num_seeds"]),
+            }
+        )
+    return rows[:MAX_ROWS]
+
+
+def drift_rows(cone: pd.DataFrame) -> list[dict[str, str]]:
+    """How each setting's kernels move."""
+    if cone.empty:
+        return []
+    labels = setting_labels(cone, varying_axes(cone, list(LEAVES)))
+    rows = [
+        {
+            "setting": str(labels[row["setting_key"]]),
+            "kernel": str(row["kernel"]),
+            "split": str(row["split_step"]),
+            **{name: "–" if math.isnan(row[name]) else f"{row[name]:.2f}" for name in ("early", "late", "to_end")},
+            "seeds": str(row["num_seeds"]),
+            "words": str(row["words"]),
+        }
+        for row in records(kernel_drift(cone))
+    ]
+    return rows[:MAX_ROWS]
+
+
+def _estimate(row: Mapping[str, Any] | None) -> dict[str, str]:
+    if row is None:
+        return {"step": "–", "interval": "–", "verdict": "not run"}
+    verdict = str(row["verdict"]).replace("_", " ")
+    return {"step": step_text(row["transition_step"]), "interval": interval_text(row), "verdict": verdict}
+
+
+def _facts(trials: pd.DataFrame) -> dict[str, str]:
+    """What the trials say of how they were computed."""
+    if trials.empty:
+        return {}
+    computed = trials[trials["status"] != "failed"]
+    exact = int(computed["is_sentinel_exact"].sum())
+
+    def every(column: str) -> str:
+        return ", ".join(map(str, sorted(set(computed[column])))) or "–"
+
+    return {
+        "Sentinels bitwise equal to their reference": f"{exact} of {len(computed)} trials",
+        "Lane-steps": f"{int(trials['lane_steps'].sum()):,}",
+        "Time in trials": f"{trials['wall_seconds'].sum():,.0f} s",
+        "twophase": every("twophase_version"),
+        "torch": every("torch_version"),
+        "Python": every("python_version"),
+        "Device": every("device_name"),
+        "Threads": every("num_threads"),
+    }

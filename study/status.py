@@ -1,0 +1,124 @@
+"""How far a study is, from its folder alone: any terminal, any machine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import results
+import search_spaces
+from study import manifest
+from study.planner import Plan, make_plan
+from study.summary import aligned, records
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is planned, done, failed and running.
+
+    Attributes:
+        study: Name of the study.
+        plan: All spaces that were run, held against what is there.
+        running: Heartbeats of trials being worked on, with the seconds since each was heard.
+        failures: Rows of the `trials` table that failed.
+        driver: The process that runs it now, in words; empty if none does.
+        is_space_known: Whether the study says which spaces it was run with; if not, only what is there can be counted.
+        num_made: Trials that have rows or failed.
+    """
+
+    study: str
+    plan: Plan
+    running: list[tuple[results.Heartbeat, float]]
+    failures: list[dict[str, Any]]
+    driver: str
+    is_space_known: bool
+    num_made: int
+
+    @property
+    def num_waiting(self) -> int:
+        """Trials of which something is missing and that nobody is at."""
+        waiting = {job.trial.key for job in self.plan.jobs} - {heartbeat.trial_key for heartbeat, _ in self.running}
+        return len(waiting)
+
+    def counts(self) -> dict[str, int]:
+        """The contract's counts; trials are planned (and not begun), running, done or failed."""
+        if not self.is_space_known:
+            failed = len(self.failures)
+            made = {"trials": self.num_made, "done": self.num_made - failed, "failed": failed}
+            return {**made, "children": 0, "lane_steps": 0, "planned": 0, "running": len(self.running)}
+        return {
+            "trials": self.plan.num_trials,
+            "children": self.plan.num_children,
+            "lane_steps": self.plan.lane_steps,
+            "planned": self.num_waiting,
+            "done": self.plan.num_done,
+            "failed": self.plan.num_failed,
+            "running": len(self.running),
+        }
+
+
+def read_status(study: results.Study) -> Status:
+    """Read how far a study is; touches nothing.
+
+    Raises:
+        StudyError: A commit or the declarations are damaged.
+    """
+    declared = manifest.read_declared(study.path) or manifest.Declared()
+    commits = results.read_commits(study)
+    plan = make_plan([search_spaces.load(source) for source in declared.spaces], commits)
+    holder = results.live_holder(study.path)
+    trials = study.table("trials")
+    return Status(
+        study.name,
+        plan,
+        results.running(study),
+        records(trials[trials["status"] == "failed"]),
+        f"host {holder.host}, pid {holder.pid}, since {holder.since}" if holder else "",
+        bool(declared.spaces),
+        len(trials),
+    )
+
+
+def status_text(status: Status) -> str:
+    """Lay a status out for a terminal: counts, who runs it, each running trial, each failure with its cause."""
+    counts = status.counts()
+    lines = [
+        f"study {status.study}: {counts['trials']} trials: {counts['done']} done, {counts['running']} running, "
+        f"{counts['planned']} waiting, {counts['failed']} failed"
+    ]
+    if not status.is_space_known:
+        lines.append("what was planned isn't known: the study was made by a version that didn't keep it; run it again")
+    if status.driver:
+        lines.append(f"driver: {status.driver}")
+    elif status.num_waiting:
+        lines.append("driver: none; run the study's space again to go on")
+    if status.running:
+        lines += ["", _running_text(status)]
+    if status.failures:
+        header = ["failed", *_trial_header(), "cause"]
+        rows = [[str(row["trial_key"]), *_trial_cells(row), str(row["error"])] for row in status.failures]
+        lines += ["", aligned([header, *rows])]
+    return "\n".join(lines)
+
+
+def _running_text(status: Status) -> str:
+    known = {job.trial.key: job.trial for job in status.plan.jobs}
+    rows = [["running", *_trial_header(), "done", "lane-steps/s", "left", "heard"]]
+    for heartbeat, silent in status.running:
+        trial = known.get(heartbeat.trial_key)
+        cells = _trial_cells({**trial.setting.values(), "seed": trial.seed}) if trial else ["?", "?"]
+        speed = heartbeat.lane_steps / heartbeat.seconds if heartbeat.seconds else 0.0
+        remaining = max(heartbeat.total_lane_steps - heartbeat.lane_steps, 0)
+        share = heartbeat.lane_steps / max(heartbeat.total_lane_steps, 1)
+        left = f"{remaining / speed:.0f} s" if speed else "?"
+        rows.append([heartbeat.trial_key, *cells, f"{min(share, 1):.0%}", f"{speed:,.0f}", left, f"{silent:.0f} s ago"])
+    return aligned(rows)
+
+
+def _trial_header() -> list[str]:
+    return ["setting", "seed"]
+
+
+def _trial_cells(row: Mapping[str, object]) -> list[str]:
+    """A trial in two cells: the leaves that most sweeps vary, and its seed."""
+    parts = [str(row["model"]), *(f"{name} {row[name]}" for name in ("depth", "width", "lr"))]
+    return [", ".join(parts), str(row["seed"])]
