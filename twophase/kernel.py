@@ -200,7 +200,8 @@ class _Jacobian:
 
     def __call__(self, chosen: Tensor, readout_NRC: Tensor) -> list[Tensor]:
         gradients = self._gradient(self._parameters, self._inputs[chosen], readout_NRC[chosen])
-        return [value.detach().flatten(2).flatten(0, 1) for value in gradients.values()]
+        num_rows = len(chosen) * readout_NRC.shape[1]
+        return [value.detach().reshape(num_rows, -1) for value in gradients.values()]
 
 
 def _gram(jacobian: _Jacobian, readout_NRC: Tensor, memory_bytes: int) -> Tensor:

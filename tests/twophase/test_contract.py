@@ -31,10 +31,11 @@ def many_lanes(setting, dataset, num_lanes):
     return lanes.stack([start, pushed[1], start, *pushed[3:]])
 
 
+@pytest.mark.parametrize("leaves", [{}, {"augmentation": "shift", "warmup_steps": 10}], ids=["plain", "augmented"])
 @every_shape
 @every_model
-def test_sentinels_stay_bitwise_equal(model, input_shape):
-    setting = small_setting(model)
+def test_sentinels_stay_bitwise_equal(model, input_shape, leaves):
+    setting = small_setting(model, **leaves)
     children = [Child(t, "gaussian", m, d) for t in (0, 10, 25) for m in (1e-2, 1e-5) for d in (0, 1)]
     controls = [Child(t, "order", 0.0, 0) for t in (0, 10)]
     measured = {SENTINEL: (20, 40), **dict.fromkeys((*children, *controls), (40,))}
@@ -56,7 +57,7 @@ def test_sentinels_stay_bitwise_equal(model, input_shape):
 @every_shape
 @every_model
 def test_lane_0_does_not_depend_on_how_many_train_with_it(model, input_shape, is_shared):
-    setting, dataset = small_setting(model), small_dataset(input_shape)
+    setting, dataset = small_setting(model, augmentation="shift"), small_dataset(input_shape)
     digests = {}
     for num_lanes in WIDTHS:
         orders = [reference_order(setting, 0)]
