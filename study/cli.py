@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0 done, 1 some trials failed or a check found something, 2 bad input, 3 the environment failed.
     """
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = parser().parse_args(argv)
         command: Callable[[argparse.Namespace], int] = arguments.command
         return command(arguments)
     except (BadInput, results.StudyError) as error:
@@ -45,16 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="twophase", description="Find where training goes from chaotic to stable.")
-    known = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
+def parser() -> Parser:
+    """Every command with its arguments."""
+    top = Parser(prog="twophase", description="Find where training goes from chaotic to stable.")
+    known = top.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
 
     def add(
         name: str, does: str, command: Callable[[argparse.Namespace], int], example: str
     ) -> argparse.ArgumentParser:
         sub = known.add_parser(name, help=does, description=does, epilog=f"example: {example}")
         sub.set_defaults(command=command)
-        sub.add_argument("--root", default="runs", metavar="DIR", help="folder of studies (default: runs)")
         return sub
 
     spaces = add("spaces", "list the presets, or print one", commands.spaces, "twophase spaces quick > my_sweep.yaml")
@@ -90,9 +90,11 @@ def _parser() -> Parser:
     status.add_argument("--json", action="store_true", help="print one JSON object")
     report = add("report", "write the report and its figures", commands.report, "twophase report quick")
     check = add("check", "prove a study's store whole", commands.check, "twophase check quick")
+    for sub in (plan, start, locate, status, report, check):
+        sub.add_argument("--root", default="runs", metavar="DIR", help="folder of studies (default: runs)")
     for sub in (locate, status, report, check):
         sub.add_argument("study", metavar="STUDY", help="a study's folder or its name under the root")
-    return parser
+    return top
 
 
 if __name__ == "__main__":

@@ -60,8 +60,8 @@ class Setting:
     num_test: int = leaf(MISSING, "test examples", unit="examples", least=1)
     data_seed: int = leaf(MISSING, "seed of the data's generator or split", least=0)
     model: str = leaf("mlp", "architecture", choices=lambda: MODELS)
-    depth: int = leaf(MISSING, "layers before the head", unit="layers")
-    width: int = leaf(MISSING, "units or channels of a layer", unit="units")
+    depth: int = leaf(MISSING, "layers, as the architecture counts them", unit="layers")
+    width: int = leaf(MISSING, "units of a layer; channels of the first stage", unit="units")
     activation: str = leaf(MISSING, "nonlinearity", choices=lambda: ACTIVATIONS)
     norm_layer: str = leaf(MISSING, "normalisation after each layer", choices=lambda: NORM_LAYERS)
     init: str = leaf(MISSING, "how parameters are drawn", choices=lambda: INITS)
@@ -83,7 +83,7 @@ class Setting:
     schedule: str = leaf("cosine", "how the learning rate goes", choices=lambda: SCHEDULES)
     warmup_steps: int = leaf(0, "steps over which the learning rate rises linearly", unit="steps", least=0, old_value=0)
     milestones: str = leaf("0.5,0.75", "where schedule step decays, as fractions of the run")
-    gamma: float = leaf(0.1, "factor at each milestone", above=0)
+    gamma: float = leaf(0.1, "factor at each milestone of schedule step", above=0)
     precision: str = leaf("float32", "floating-point type", choices=lambda: ("float32", "float64"))
     engine: str = leaf("lanes", "how children are trained", choices=lambda: ("lanes",))
     device: str = leaf("cpu", "type of device", choices=lambda: ("cpu", "cuda"))
@@ -229,7 +229,7 @@ def _check_together(made: Setting) -> None:
     for name, values in architecture.ranges.items():
         value = getattr(made, name)
         if value not in values:
-            raise BadInput(f"{name} of model '{made.model}' must be {_one_of(values)}, got {value}")
+            raise BadInput(f"{name} of model '{made.model}' must be {one_of(values)}, got {value}")
     for name, known in architecture.choices.items():
         if getattr(made, name) not in known:
             raise BadInput(
@@ -249,7 +249,7 @@ def _check_together(made: Setting) -> None:
         raise BadInput("batch_size must be >= 2 with norm_layer 'batch', got 1")
 
 
-def _one_of(values: Sequence[int]) -> str:
+def one_of(values: Sequence[int]) -> str:
     """Say which integers would do."""
     if not isinstance(values, range):
         return f"one of {', '.join(map(str, values))}"
