@@ -1,6 +1,6 @@
 """What a study keeps: schema, atomic store, query. Imports none of our other packages."""
 
-from results.commits import STATUSES, TRIAL_COLUMNS, Commit, CommittedFile, read_commits
+from results.commits import STATUSES, TRIAL_COLUMNS, Commit, CommittedFile, read_commits, require_files
 from results.errors import LeaseHeld, LeaseLost, SchemaError, StudyError
 from results.heartbeat import Heartbeat, beat, end_beat, running
 from results.integrity import Finding, check
@@ -37,6 +37,7 @@ __all__ = [
     "open",
     "read_commits",
     "remove_commit",
+    "require_files",
     "running",
     "studies_in",
     "sweep",

@@ -163,6 +163,24 @@ def read_commits(study: StudyFolder) -> list[Commit]:
     return live_commits(read_all_commits(study))
 
 
+def require_files(study: StudyFolder, commits: Iterable[Commit]) -> None:
+    """Refuses a study in which a file that a commit names is gone or has another size.
+
+    Raises:
+        StudyError: naming the file and the commit.
+    """
+    for commit in commits:
+        for file in commit.files:
+            path = study.path / file.table / file.name
+            again = f"remove {study.commits_path / commit.stem}.json to have its rows computed again"
+            try:
+                size = path.stat().st_size
+            except (FileNotFoundError, NotADirectoryError):
+                raise StudyError(f"data file {path} is missing, though a commit names it; {again}") from None
+            if size != file.num_bytes:
+                raise StudyError(f"data file {path} has {size} bytes, its commit says {file.num_bytes}; {again}")
+
+
 def _filled(study: StudyFolder, keys: Mapping[str, Any]) -> dict[str, Any]:
     fills = {column.name: column.fill for column in study.setting_columns if column.fill is not None}
     return {**fills, **keys}

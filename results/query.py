@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from results.commits import read_commits
+from results.commits import read_commits, require_files
 from results.errors import StudyError, unknown_name
 from results.layout import StudyFolder, make_folder, read_folder, table_named
 from results.schema import Column
@@ -54,6 +54,8 @@ class Study(StudyFolder):
         try:
             rows = _read(self, name, needed, expression, tested)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError) as error:
+            # A file that was lost or cut short is told of as such, with the way out.
+            require_files(self, read_commits(self))
             raise StudyError(f"cannot read table {name!r} of {self.path}: {_first_line(error)}") from error
         rows = rows.sort_by([(key, "ascending") for key in row_key])
         frame: pd.DataFrame = rows.select(wanted).to_pandas()

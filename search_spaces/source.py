@@ -103,7 +103,9 @@ def apply_overrides(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[s
         block, _, name = key.rpartition(".")
         if key in LEAVES or (block == "base" and name in LEAVES):
             _everywhere(merged, name, value)
-        elif block == "axes" and name in LEAVES:
+        elif block == "axes":
+            if name not in LEAVES:
+                raise unknown("axis", name, LEAVES)
             _drop(merged, name)
             _block(merged, "axes")[name] = value
         elif key == "seeds" or (block in BLOCKS and name in BLOCKS[block]):

@@ -101,7 +101,9 @@ def run(space: Space, root: Path, means: Means) -> results.Study:
             for commit in results.read_commits(study):
                 if commit.status == "failed":
                     results.remove_commit(study, commit, lease_id=lease.id)
-        plan = make_plan(space, results.read_commits(study))
+        commits = results.read_commits(study)
+        results.require_files(study, commits)
+        plan = make_plan(space, commits)
         _tell(plan)
         try:
             if plan.jobs:

@@ -56,7 +56,7 @@ def read_declared(folder: Path) -> Declared | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise StudyError(f"{path} is damaged: {error}") from error
+        raise StudyError(f"{path} is damaged: {error}; restore it, or choose another --name") from error
 
 
 def declare(space: Space, old: Declared | None) -> Declared:

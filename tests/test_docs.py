@@ -33,7 +33,7 @@ def test_generated_pages_are_up_to_date(page):
     assert (ROOT / "docs" / page).read_text(encoding="utf-8") == made, "run `python docs/generate.py`"
 
 
-@pytest.mark.parametrize("text", blocks("yaml"))
+@pytest.mark.parametrize("text", list(blocks("yaml")))
 def test_every_space_shown_loads(text, tmp_path):
     (tmp_path / "shown.yaml").write_text(text, encoding="utf-8")
     space = search_spaces.load(tmp_path / "shown.yaml")

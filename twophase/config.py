@@ -146,7 +146,11 @@ def setting(values: Mapping[str, object]) -> Setting:
             filled[name] = "none" if TYPES[name] is str else 0
         else:
             owner = "schedule" if name in _STEP_LEAVES else "data" if name in _DATA_LEAVES else "model"
-            raise BadInput(f"{name} does not apply to {owner} '{head[owner]}', got {values[name]!r}; leave it out")
+            having = ", ".join(f"'{entry}'" for entry in _owners(name))
+            raise BadInput(
+                f"{name} does not apply to {owner} '{head[owner]}' (it does to {having}), got {values[name]!r}; "
+                "leave it out"
+            )
     made = Setting(**{name: TYPES[name](value) for name, value in filled.items()})
     _check_together(made)
     return made
@@ -159,6 +163,14 @@ def applies(name: str, head: Mapping[str, Value]) -> bool:
     if name in _MODEL_LEAVES:
         return name in MODELS[str(head["model"])].defaults
     return name not in _STEP_LEAVES or head["schedule"] == "step"
+
+
+def _owners(name: str) -> list[str]:
+    """Data sets, models or schedules that have a leaf."""
+    if name in _STEP_LEAVES:
+        return ["step"]
+    tables: list[Mapping[str, Any]] = [DATA, MODELS]
+    return [entry for table in tables for entry in sorted(table) if name in table[entry].defaults]
 
 
 def coerce(name: str, value: object) -> Value:

@@ -1,5 +1,7 @@
 """Every bad input is answered by one line with field, rule and value, exit status 2, before anything starts."""
 
+import shutil
+
 import pytest
 
 import results
@@ -17,7 +19,7 @@ chaos: {fork_steps: [0, 20, 40], magnitudes: [1e-2], num_directions: 1}
 OVERRIDES = {
     "unknown key": ("chaso.controls=1", ["chaso.controls", "did you mean 'chaos.controls'"]),
     "unknown setting": ("num_step=5", ["num_step", "did you mean 'num_steps'"]),
-    "unknown axis": ("axes.wdith=[1]", ["axes.wdith"]),
+    "unknown axis": ("axes.wdith=[1]", ["unknown axis 'wdith'", "did you mean 'width'"]),
     "lr text": ("lr=fast", ["lr", "number", "'fast'"]),
     "lr 0": ("lr=0", ["lr must be > 0", "got 0"]),
     "lr negative": ("lr=-0.1", ["lr must be > 0", "-0.1"]),
@@ -91,6 +93,35 @@ OVERRIDES = {
     "measure word": ("chaos.measure_steps=[last]", ["chaos.measure_steps", "'end'", "'last'"]),
     "path points": ("chaos.path_points=2", ["chaos.path_points", ">= 3", "got 2"]),
     "train sample": ("chaos.train_sample=0", ["chaos.train_sample", ">= 1", "got 0"]),
+    "empty seeds": ("seeds=[]", ["seeds", "[]"]),
+    "no fork steps": ("chaos.fork_steps=[]", ["chaos.fork_steps", "at least one"]),
+    "no measure steps": ("chaos.measure_steps=[]", ["chaos.measure_steps", "at least one"]),
+    "axis the model lacks": (
+        "axes.shortcut=[A,B]",
+        ["shortcut does not apply to model 'mlp' (it does to 'resnet')", "'A'"],
+    ),
+    "setting the model lacks": ("shortcut=B", ["shortcut does not apply to model 'mlp'", "'B'"]),
+    "axis the data lacks none of": ("axes.data=[mnist]", ["unknown data 'mnist'", "did you mean 'mnist1d'"]),
+    "depth of a resnet": ("axes.model=[resnet]", ["depth of model 'resnet' must be 6n + 2 from 8", "got 2"]),
+    "depth of a vgg": ("axes.model=[vgg]", ["depth of model 'vgg' must be one of 11, 13, 16, 19", "got 2"]),
+    "augmentation": ("augmentation=flip", ["unknown augmentation 'flip'", "shift"]),
+    "warm-up too long": ("warmup_steps=60", ["warmup_steps must be < num_steps (60)", "got 60"]),
+    "warm-up negative": ("warmup_steps=-1", ["warmup_steps must be >= 0", "-1"]),
+    "kernel": ("cone.kernel=ntk", ["unknown kernel 'ntk'", "full", "trace"]),
+    "kernel twice": ("cone.kernel=[full,full]", ["cone.kernel", "'full' twice"]),
+    "no kernels": ("cone.kernel=[]", ["cone.kernel", "at least one"]),
+    "probe larger than the data": ("cone.probe_size=601", ["cone.probe_size must be <= num_train (600", "got 601"]),
+    "probe of one": ("cone.probe_size=1", ["cone.probe_size", ">= 2", "got 1"]),
+    "probe text": ("cone.probe_size=many", ["cone.probe_size", "'many'"]),
+    "probe seed": ("cone.probe_seed=-1", ["cone.probe_seed", ">= 0", "-1"]),
+    "kernel step past the end": ("cone.steps=[0,61]", ["cone.steps", "num_steps (60", "got 61"]),
+    "kernel steps text": ("cone.steps=often", ["cone.steps", "num_log", "'often'"]),
+    "kernel step negative": ("cone.steps=[-1]", ["cone.steps", ">= 0", "-1"]),
+    "kernel step twice": ("cone.steps=[5,5]", ["cone.steps", "5 twice"]),
+    "no kernel steps": ("cone.steps=[]", ["cone.steps", "at least one"]),
+    "unknown in cone": ("cone.size=5", ["unknown key 'cone.size'", "cone.probe_size"]),
+    "unknown in cone.steps": ("cone.steps={log: 5}", ["unknown key in cone.steps 'log'", "did you mean 'num_log'"]),
+    "linear steps 0": ("cone.steps.num_linear=0", ["cone.steps.num_linear", ">= 1", "got 0"]),
     "gamma": ("gamma=0.5", ["gamma does not apply", "'cosine'", "0.5"]),
     "value no YAML": ("lr=[", ["--set lr", "not YAML"]),
 }
@@ -114,6 +145,8 @@ FILES = {
     "settings are a mapping": ("name: a\nsettings: {lr: 0.1}", ["settings must be a list", "0.1"]),
     "no settings": ("name: a\nsettings: []", ["settings must be a list", "[]"]),
     "chaos is a list": ("name: a\nchaos: [1]", ["chaos must be a mapping", "[1]"]),
+    "cone is a list": ("name: a\ncone: [full]", ["cone must be a mapping", "['full']"]),
+    "unknown in cone": ("name: a\ncone: {kernels: full}", ["unknown key in cone 'kernels'", "did you mean 'kernel'"]),
     "primary is a word": ("name: a\nchaos: {primary: test_barrier}", ["chaos.primary", "'test_barrier'"]),
     "name is a number": ("name: 5", ["name must be of letters", "5"]),
     "name is a parent": ("name: ..", ["name must be of letters", "'..'"]),
@@ -145,49 +178,92 @@ def answer(tmp_path, monkeypatch, capsys):
     return ask
 
 
-@pytest.mark.parametrize(("override", "words"), OVERRIDES.values(), ids=OVERRIDES)
-def test_overrides(answer, tmp_path, override, words):
-    line = answer("run", "tiny.yaml", "--set", override)
+ARGUMENTS = [
+    (["run", "nowhere.yaml"], ["nowhere.yaml", "presets: digits_stable, quick"]),
+    (["run", "tiny.yaml", "--workers", "0"], ["workers", ">= 1", "got 0"]),
+    (["run", "tiny.yaml", "--workers", "two"], ["--workers", "'two'"]),
+    (["run", "tiny.yaml", "--gpus-per-trial", "nan"], ["gpus_per_trial", "nan"]),
+    (["run", "tiny.yaml", "--gpus-per-trial", "999"], ["gpus_per_trial", "999"]),
+    (["run", "tiny.yaml", "--root", "tiny.yaml"], ["tiny.yaml", "write"]),
+    (["run", "tiny.yaml", "--root", "tiny.yaml/deeper"], ["tiny.yaml"]),
+    (["run", "tiny.yaml", "--name", "a/b"], ["name must be of letters", "'a/b'"]),
+    (["run", "tiny.yaml", "--set", "=1"], ["--set", "'=1'"]),
+    (["run", "."], ["'.'", "presets"]),
+    (["plan", "tiny.yaml", "--set", "lr=0"], ["lr must be > 0", "got 0"]),
+    (["run", "tiny.yaml", "--gpus-per-trial", "-1"], ["gpus_per_trial", ">= 0", "-1"]),
+    (["locate", "nothing", "--magnitude", "big"], ["--magnitude", "'big'"]),
+    ([], ["COMMAND"]),
+    (["run"], ["SPACE"]),
+    (["rnu", "tiny.yaml"], ["rnu"]),
+    (["run", "tiny.yaml", "--wrokers", "1"], ["--wrokers"]),
+    (["locate", "nothing"], ["nothing"]),
+    (["check", "nothing"], ["nothing"]),
+]
+
+
+def damaged(part):
+    """Make a copy of a finished study in which one thing is broken."""
+
+    def delete(path):
+        path.unlink()
+
+    def truncate(path):
+        path.write_bytes(path.read_bytes()[:-100])
+
+    def of(table, change):
+        return lambda folder: change(sorted((folder / table).glob("*"))[0])
+
+    def schema(folder):
+        text = (folder / "_schema.json").read_text()
+        (folder / "_schema.json").write_text(text.replace(f'"version": {results.VERSION}', '"version": 99'))
+
+    return {
+        "newer schema": schema,
+        "half a table": of("chaos", delete),
+        "no table": lambda folder: shutil.rmtree(folder / "chaos"),
+        "half a file": of("chaos", truncate),
+        "half a commit": of("_commits", truncate),
+        "half a declaration": lambda folder: truncate(folder / "_declared.json"),
+    }[part]
+
+
+LOST = ["chaos", "missing", "_commits", "computed again"]
+DAMAGES = {
+    "newer schema": ["schema version 99", "newer", "upgrade"],
+    "half a table": LOST,
+    "no table": LOST,
+    "half a file": ["chaos", "bytes, its commit says", "_commits", "computed again"],
+    "half a commit": ["damaged commit file", "_commits", "computed again"],
+    "half a declaration": ["_declared.json is damaged"],
+}
+ON_A_STUDY = {"run": ["run", "tiny.yaml"], "locate": ["locate", "tiny"], "report": ["report", "tiny"]}
+
+CASES = {
+    **{f"--set, {name}": (["run", "tiny.yaml", "--set", text], words) for name, (text, words) in OVERRIDES.items()},
+    **{f"file, {name}": (text, words) for name, (text, words) in FILES.items()},
+    **{" ".join(argv) or "nothing": (argv, words) for argv, words in ARGUMENTS},
+}
+
+
+@pytest.mark.parametrize(("given", "words"), CASES.values(), ids=CASES)
+def test_bad_input(answer, tmp_path, given, words):
+    if isinstance(given, str):
+        (tmp_path / "bad.yaml").write_text(given)
+        given = ["run", "bad.yaml"]
+    line = answer(*given)
     assert all(word in line for word in words), line
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(("text", "words"), FILES.values(), ids=FILES)
-def test_files(answer, tmp_path, text, words):
-    (tmp_path / "bad.yaml").write_text(text)
-    line = answer("run", "bad.yaml")
+@pytest.mark.parametrize("command", ON_A_STUDY)
+@pytest.mark.parametrize(("damage", "words"), DAMAGES.items(), ids=DAMAGES)
+def test_a_damaged_study(answer, tmp_path, whole, command, damage, words):
+    folder = tmp_path / "runs" / "tiny"
+    shutil.copytree(whole.path, folder)
+    damaged(damage)(folder)
+    line = answer(*ON_A_STUDY[command])
     assert all(word in line for word in words), line
-    assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.parametrize(
-    ("argv", "words"),
-    [
-        (["run", "nowhere.yaml"], ["nowhere.yaml", "presets: digits_stable, quick"]),
-        (["run", "tiny.yaml", "--workers", "0"], ["workers", ">= 1", "got 0"]),
-        (["run", "tiny.yaml", "--workers", "two"], ["--workers", "'two'"]),
-        (["run", "tiny.yaml", "--gpus-per-trial", "nan"], ["gpus_per_trial", "nan"]),
-        (["run", "tiny.yaml", "--gpus-per-trial", "999"], ["gpus_per_trial", "999"]),
-        (["run", "tiny.yaml", "--root", "tiny.yaml"], ["tiny.yaml", "write"]),
-        (["run", "tiny.yaml", "--root", "tiny.yaml/deeper"], ["tiny.yaml"]),
-        (["run", "tiny.yaml", "--name", "a/b"], ["name must be of letters", "'a/b'"]),
-        (["run", "tiny.yaml", "--set", "=1"], ["--set", "'=1'"]),
-        (["run", "."], ["'.'", "presets"]),
-        (["plan", "tiny.yaml", "--set", "lr=0"], ["lr must be > 0", "got 0"]),
-        (["run", "tiny.yaml", "--gpus-per-trial", "-1"], ["gpus_per_trial", ">= 0", "-1"]),
-        (["locate", "nothing", "--magnitude", "big"], ["--magnitude", "'big'"]),
-        ([], ["COMMAND"]),
-        (["run"], ["SPACE"]),
-        (["rnu", "tiny.yaml"], ["rnu"]),
-        (["run", "tiny.yaml", "--wrokers", "1"], ["--wrokers"]),
-        (["locate", "nothing"], ["nothing"]),
-        (["check", "nothing"], ["nothing"]),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
-)
-def test_arguments(answer, argv, words):
-    line = answer(*argv)
-    assert all(word in line for word in words), line
+    assert str(folder.relative_to(tmp_path)) in line or damage == "newer schema"
 
 
 def make_study(folder):

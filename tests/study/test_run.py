@@ -1,7 +1,10 @@
 """Real runs on Ray: what is kept, and that it doesn't depend on how it came about."""
 
 import json
+import re
+import shutil
 from copy import deepcopy
+from pathlib import Path
 
 import pandas as pd
 import psutil
@@ -147,6 +150,19 @@ def test_an_extended_study_equals_one_run_at_once(whole, tmp_path):
     assert_equal_studies(whole, extended, but=["wall_seconds", "lane_steps", "lane_width"])
     # Added kernel steps rewrite the one part that holds a trial's kernels.
     assert len(results.read_commits(extended)) == 4 * (2 + 1)
+
+
+def test_the_way_out_of_a_lost_file_leads_out(whole, tmp_path):
+    """What the error says is done, and the same space run again: nothing differs but what it cost."""
+    folder = tmp_path / "tiny"
+    shutil.copytree(whole.path, folder)
+    sorted((folder / "chaos").glob("*.parquet"))[0].unlink()
+    with pytest.raises(results.StudyError) as caught:
+        study.launch(TINY, tmp_path)
+    Path(re.search(r"remove (\S+) to have", str(caught.value))[1]).unlink()
+    mended = study.launch(TINY, tmp_path)
+    assert_equal_studies(whole, mended, but=["wall_seconds"])
+    assert results.check(mended) == []
 
 
 def test_a_done_study_runs_nothing(whole, monkeypatch, capsys):
