@@ -1,6 +1,6 @@
 """Writes the pages of docs/ that follow from the code: tables and columns, settings and their defaults.
 
-`python docs/generate.py` after a change; a test fails where a page is out of date.
+`make docs` after a change; a test fails where a page is out of date.
 """
 
 from pathlib import Path

@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import matplotlib as mpl
@@ -36,6 +37,7 @@ class Picture:
     figure: Figure
     alt: str
 
+    @cached_property
     def svg(self) -> bytes:
         """The figure as SVG, the same bytes for the same figure."""
         stream = io.BytesIO()
@@ -51,7 +53,7 @@ class Picture:
 
     def svg_link(self) -> str:
         """The SVG as a link that holds it."""
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg()).decode()
+        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
 
 
 CURVES = (
@@ -126,6 +128,6 @@ def save(study: results.Study, made: list[Picture]) -> list[Path]:
     folder = study.path / "figures"
     folder.mkdir(exist_ok=True)
     for picture in made:
-        write_bytes(folder / f"{picture.name}.svg", picture.svg())
+        write_bytes(folder / f"{picture.name}.svg", picture.svg)
         write_bytes(folder / f"{picture.name}.png", picture.png())
     return [folder / f"{picture.name}.png" for picture in made]

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from study.analysis import is_measure
 from twophase.perturb import NONE, ORDER
@@ -20,7 +21,7 @@ MAX_PANELS = 24
 
 
 def setting_labels(frame: pd.DataFrame, axes: Sequence[str]) -> pd.Series:
-    """Name each setting by the leaves that vary, e.g. ``cnn · depth 8 · width 16``."""
+    """Name each setting by the leaves that vary, e.g. ``cnn · depth 8 · width 16``, in their order."""
 
     def label(row: pd.Series) -> str:
         parts = [
@@ -28,7 +29,7 @@ def setting_labels(frame: pd.DataFrame, axes: Sequence[str]) -> pd.Series:
         ]
         return " · ".join(parts) or str(row["model"])
 
-    settings = frame.drop_duplicates("setting_key").set_index("setting_key")
+    settings = frame.drop_duplicates("setting_key").sort_values(list(axes)).set_index("setting_key")
     return settings.apply(label, axis=1)
 
 
@@ -188,6 +189,7 @@ def _mark_transition(panel: Axes, steps: npt.NDArray[np.float64], row: pd.Series
         va="top",
         color="white",
         fontsize=7.5,
+        path_effects=[withStroke(linewidth=1.5, foreground="black")],
     )
 
 

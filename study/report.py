@@ -76,7 +76,8 @@ def transition_rows(found: pd.DataFrame, trials: pd.DataFrame) -> list[dict[str,
     controls = found[(found["perturbation"] == ORDER) & (found["indicator"] == primary["indicator"].iloc[0])]
     controls = controls[controls["measure"] == primary["measure"].iloc[0]].set_index("setting_key")
     rows = []
-    for row in records(primary):
+    rank = {key: place for place, key in enumerate(labels.index)}
+    for row in sorted(records(primary), key=lambda row: rank[row["setting_key"]]):
         key = row["setting_key"]
         control = records(controls.loc[[key]])[0] if key in controls.index else None
         rows.append(
@@ -104,7 +105,7 @@ def drift_rows(cone: pd.DataFrame) -> list[dict[str, str]]:
             "seeds": str(row["num_seeds"]),
             "words": str(row["words"]),
         }
-        for row in records(kernel_drift(cone))
+        for row in sorted(records(kernel_drift(cone)), key=lambda row: list(labels.index).index(row["setting_key"]))
     ]
     return rows[:MAX_ROWS]
 

@@ -62,7 +62,7 @@ def transition_text(found: pd.DataFrame, axes: Sequence[str]) -> str:
             interval_text(row),
             *_end(row),
         ]
-        for row in records(found)
+        for row in records(found.sort_values([*axes, *extra]))
     ]
     return aligned([header, *lines])
 

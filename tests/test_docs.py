@@ -30,7 +30,7 @@ def generator():
 @pytest.mark.parametrize("page", ["tables.md", "settings.md"])
 def test_generated_pages_are_up_to_date(page):
     made = generator().PAGES[page]()
-    assert (ROOT / "docs" / page).read_text(encoding="utf-8") == made, "run `python docs/generate.py`"
+    assert (ROOT / "docs" / page).read_text(encoding="utf-8") == made, "run `make docs`"
 
 
 @pytest.mark.parametrize("text", list(blocks("yaml")))

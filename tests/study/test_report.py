@@ -1,0 +1,215 @@
+"""The report holds everything it shows, says what the tables say, and claims no more."""
+
+import math
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+import results
+from study import cli
+from study.figures import pictures
+from study.kernel_drift import drift_words, kernel_drift
+from study.plots import MAX_PANELS, kernel_figure
+from study.report import page, write_report
+from twophase.cone import Movement
+from twophase.config import setting
+
+TABLES = ("trials", "chaos", "transitions", "cone", "trajectory")
+
+
+class Page(HTMLParser):
+    """Headings, links, images, and the cells of every table."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.text, self.tags, self.images, self.tables, self.links = text, [], [], [], []
+        self.words: list[str] = []
+        self.is_in_cell = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.images += [dict(attrs)] if tag == "img" else []
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+            self.is_in_cell = True
+
+    def handle_endtag(self, tag):
+        self.is_in_cell = self.is_in_cell and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        self.words.append(data)
+        if self.is_in_cell:
+            self.tables[-1][-1][-1] += data.strip()
+
+
+@pytest.fixture
+def tables(whole):
+    return {name: whole.table(name) for name in TABLES}
+
+
+def test_the_answer_comes_first_and_is_the_tables_own(whole, tables):
+    read = Page((whole.path / "report.html").read_text(encoding="utf-8"))
+    assert read.tags.index("table") < read.tags.index("img")
+    body = read.tables[0][2:]
+    primary = tables["transitions"].query("is_primary").set_index("model")
+    assert [row[0] for row in body] == ["cnn", "mlp"]
+    for row in body:
+        found = primary.loc[row[0]]
+        assert row[3] == found.verdict.replace("_", " ")
+        assert row[1] == ("–" if math.isnan(found.transition_step) else f"{found.transition_step:.0f}")
+        assert row[7] == "2"
+    controls = tables["transitions"].query("perturbation == 'order' and indicator == 'test_barrier'").set_index("model")
+    assert [row[6] for row in body] == [controls.loc[row[0]].verdict.replace("_", " ") for row in body]
+
+
+def test_it_asks_nothing_of_a_network_and_shows_every_figure(whole):
+    read = Page((whole.path / "report.html").read_text(encoding="utf-8"))
+    assert "script" not in read.tags
+    assert all(link.startswith(("data:", "#")) for link in read.links), "something lies outside"
+    assert "default-src 'none'" in read.text
+    figures = {file.stem for file in (whole.path / "figures").glob("*.svg")}
+    assert figures == {"barrier", "disagreement", "kernel_distance", "learning_curves"}
+    assert len(read.images) == len(figures)
+    assert all(len(image["alt"]) > 20 and "nan" not in image["alt"] for image in read.images)
+    anchors = {link[1:] for link in read.links if link.startswith("#")}
+    assert anchors == {part for part in anchors if f'id="{part}"' in read.text}
+
+
+def test_it_says_how_to_run_it_again(whole, tmp_path):
+    import search_spaces
+
+    read = Page((whole.path / "report.html").read_text(encoding="utf-8"))
+    (written,) = [word for word in read.words if word.startswith("name: tiny")]
+    (tmp_path / "space.yaml").write_text(written, encoding="utf-8")
+    keys = {trial.key for trial in search_spaces.load(tmp_path / "space.yaml").trials()}
+    assert keys == set(whole.table("trials").trial_key)
+
+
+def test_failures_are_told_and_what_users_write_is_escaped(whole, tables):
+    trials = tables["trials"].copy()
+    trials.loc[0, ["status", "error"]] = ["failed", "ValueError: <script>alert(1)</script> & more"]
+    trials.loc[1, "status"] = "diverged"
+    read = Page(page(whole, {**tables, "trials": trials}, []))
+    assert "script" not in read.tags
+    causes = [row[4] for row in read.tables[-1][1:]]
+    assert causes == [
+        "ValueError: <script>alert(1)</script> & more",
+        "a loss or parameter of the reference is not finite",
+    ]
+
+
+@pytest.mark.parametrize("missing", ["cone", "trajectory", "transitions"])
+def test_a_table_that_is_empty_leaves_its_part_out(whole, tables, missing):
+    fewer = {**tables, missing: tables[missing].iloc[:0]}
+    read = Page(page(whole, fewer, pictures(fewer)))
+    text = " ".join(read.words)
+    assert ("How the kernels move" in text) == (missing != "cone")
+    assert ("No transition of the declared primary was measured yet" in text) == (missing == "transitions")
+    assert len(read.images) == 4 - (missing in ("cone", "trajectory"))
+
+
+def test_the_command_writes_the_same_report_again(whole, capsys):
+    before = (whole.path / "report.html").read_bytes()
+    assert cli.main(["report", str(whole.path)]) == 0
+    assert "report.html" in capsys.readouterr().out
+    assert (whole.path / "report.html").read_bytes() == before
+
+
+def test_a_study_without_rows_has_a_report(tmp_path):
+    from study.columns import setting_columns
+
+    empty = results.create(tmp_path / "empty", study="empty", setting_columns=setting_columns())
+    results.write_trials(empty)
+    text = write_report(empty).read_text(encoding="utf-8")
+    assert "0 of 0 trials done" in text
+
+
+def cone_rows(between, point, seed=0, kernel="full", steps=None):
+    steps = steps if steps is not None else [0, 10, 40, 100, 150, 200][: len(between)]
+    keys = {"setting_key": point.key, "trial_key": f"{point.key}/{seed}", "seed": seed, **point.values()}
+    return pd.DataFrame(
+        [
+            {**keys, "kernel": kernel, "step_i": a, "step_j": b, "kernel_distance": between[i][j]}
+            for i, a in enumerate(steps)
+            for j, b in enumerate(steps)
+        ]
+    )
+
+
+POINT = setting({"num_steps": 200})
+WIDE = 0.6 * (1 - np.eye(6))
+
+
+def tight(late):
+    between = WIDE.copy()
+    between[2:, 2:] = late * (1 - np.eye(4))
+    return between
+
+
+@pytest.mark.parametrize(
+    ("between", "word"),
+    [
+        (WIDE, "keeps moving"),
+        (tight(0.4), "keeps moving"),
+        (tight(0.2), "slows down, but no narrow cone"),
+        (tight(0.05), "narrow from then on"),
+        (np.full((6, 6), math.nan), "unknown"),
+        (WIDE[:2, :2], "unknown"),
+    ],
+)
+def test_words_follow_the_numbers(between, word):
+    (row,) = kernel_drift(cone_rows(between, POINT)).to_dict("records")
+    assert row["words"].startswith(word)
+    assert row["num_seeds"] == 1
+    if len(between) == 6 and not math.isnan(between[0][1]):
+        assert row["split_step"] == 40, "the first checkpoint from a fifth of 200 steps on"
+        assert row["early"] == pytest.approx(0.6)
+        assert row["late"] == pytest.approx(between[2][3])
+
+
+def test_no_word_claims_a_cone():
+    for late in np.linspace(0, 1, 30):
+        for to_end in np.linspace(0, 1, 30):
+            words = drift_words(Movement(10, 0.5, late, to_end))
+            assert "cone" not in words or "no narrow cone" in words
+
+
+def test_angles_are_those_of_the_distance():
+    assert "turns by 60°" in drift_words(Movement(10, 0.5, 0.4, 0.5))
+
+
+@pytest.mark.parametrize(
+    "cone",
+    [
+        cone_rows(WIDE, POINT),
+        pd.concat([cone_rows(WIDE, POINT, seed) for seed in (0, 1)]),
+        pd.concat([cone_rows(WIDE, POINT, kernel=kind) for kind in ("full", "trace")]),
+        cone_rows(np.full((6, 6), math.nan), POINT),
+        cone_rows([[0.0]], POINT),
+        pd.concat([cone_rows(WIDE, POINT), cone_rows(WIDE[:3, :3], setting({"num_steps": 200, "lr": 0.2}))]),
+    ],
+    ids=["one", "two seeds", "two kinds", "unknown", "one checkpoint", "different steps"],
+)
+def test_a_kernel_figure_of_anything(cone, whole, tmp_path):
+    transitions = whole.table("transitions").iloc[:0]
+    figure = kernel_figure(cone, transitions, ["model", "lr"])
+    assert isinstance(figure, Figure)
+    panels = cone.drop_duplicates(["setting_key", "kernel"])
+    assert sum(bool(axes.images) for axes in figure.axes) == len(panels)
+    figure.savefig(tmp_path / "figure.png")
+
+
+def test_kernel_figures_past_the_panels_are_counted(whole):
+    points = [setting({"num_steps": 200, "lr": (i + 1) / 100}) for i in range(MAX_PANELS + 3)]
+    cone = pd.concat([cone_rows(WIDE[:2, :2], point) for point in points])
+    figure = kernel_figure(cone, whole.table("transitions").iloc[:0], ["lr"])
+    assert figure.get_suptitle() == "3 more settings are not shown"

@@ -1,0 +1,107 @@
+"""Status, from the study's folder alone: while it runs, after a kill, after failures; on all four architectures."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import results
+from study import cli
+from study.columns import setting_columns
+from study.status import read_status, status_text
+
+ZOO = {
+    "name": "zoo",
+    "base": {"data": "digits", "num_steps": 40, "num_train": 300, "num_test": 60, "batch_size": 32},
+    "settings": [
+        {"model": "mlp", "depth": 2, "width": 8},
+        {"model": "cnn", "depth": 2, "width": 4},
+        {"model": "resnet", "depth": 8, "width": 4, "augmentation": "shift"},
+        {"model": "vgg", "depth": 11, "width": 4, "warmup_steps": 5},
+    ],
+    "axes": {"lr": [0.05, 0.1]},
+    "seeds": 2,
+    "chaos": {"fork_steps": [0, 10], "magnitudes": [1e-2], "num_directions": 1, "train_sample": 128},
+    "cone": {"probe_size": 10, "steps": [0, 20, 40]},
+}
+NUM_TRIALS = 16
+
+
+def status(path, capsys):
+    """What `--json` prints, and the exit status."""
+    capsys.readouterr()
+    code = cli.main(["status", str(path), "--json"])
+    return json.loads(capsys.readouterr().out), code
+
+
+def test_while_it_runs_after_a_kill_and_when_done(tmp_path, capsys):
+    (tmp_path / "zoo.yaml").write_text(json.dumps(ZOO))
+    command = [sys.executable, "-m", "study.cli", "run", "zoo.yaml"]
+    driver = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ,
+    )
+    folder, seen = tmp_path / "runs" / "zoo", []
+    until = time.monotonic() + 120
+    while not any(counts["running"] and counts["done"] for counts in seen):
+        assert time.monotonic() < until
+        assert driver.poll() is None
+        if (folder / "_declared.json").exists():
+            counts, code = status(folder, capsys)
+            assert code == 0
+            assert counts["trials"] == NUM_TRIALS == sum(counts[k] for k in ("planned", "done", "failed", "running"))
+            seen.append(counts)
+            text = status_text(read_status(results.open(folder)))
+            assert "driver: host" in text
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+
+    counts, _ = status(folder, capsys)
+    assert counts["running"] == 0
+    assert 0 < counts["planned"] < NUM_TRIALS
+    assert "driver: none; run the study's space again to go on" in status_text(read_status(results.open(folder)))
+
+    assert cli.main(["run", str(tmp_path / "zoo.yaml"), "--root", str(tmp_path / "runs")]) == 0
+    counts, code = status(folder, capsys)
+    assert code == 0
+    assert (counts["done"], counts["planned"], counts["running"], counts["failed"]) == (NUM_TRIALS, 0, 0, 0)
+    assert cli.main(["check", str(folder)]) == 0
+    trials = results.open(folder).table("trials")
+    assert trials.is_sentinel_exact.all()
+    assert set(trials.model) == {"mlp", "cnn", "resnet", "vgg"}
+    capsys.readouterr()
+    assert cli.main(["locate", str(folder), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["transitions"]) == NUM_TRIALS // 2
+
+
+def test_a_study_whose_spaces_are_not_known_counts_what_is_there(tmp_path, capsys):
+    made = results.create(tmp_path / "old", study="old", setting_columns=setting_columns())
+    counts, code = status(made.path, capsys)
+    assert (counts["trials"], code) == (0, 0)
+    assert "isn't known" in status_text(read_status(made))
+
+
+def test_heartbeats_of_a_driver_that_is_gone_are_no_news(tmp_path):
+    made = results.create(tmp_path / "s", study="s", setting_columns=setting_columns())
+    heartbeat = results.Heartbeat("abc", "some lease", "host", 1, 10, 100, 2.0)
+    results.beat(made, heartbeat)
+    assert results.running(made) == []
+    with results.Lease.acquire(made.path) as lease:
+        assert results.running(made) == []
+        mine = results.Heartbeat("abd", lease.id, "host", 1, 10, 100, 2.0)
+        results.beat(made, mine)
+        ((found, silent),) = results.running(made)
+        assert found == mine
+        assert 0 <= silent < 60
+        results.end_beat(made, "abd")
+        assert results.running(made) == []
+        results.beat(made, mine)
+        results.sweep(made, lease_id=lease.id)
+        assert results.running(made) == []
+        assert list((made.path / "_running").iterdir()) == []
