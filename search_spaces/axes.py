@@ -1,8 +1,10 @@
 """The values of one axis: a list, a range or a log range."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from search_spaces.rules import MOST
 from twophase.config import LEAVES, TYPES, Value, coerce
 from twophase.errors import BadInput, unknown
 
@@ -34,9 +36,9 @@ def axis_values(name: str, spec: object) -> tuple[Value, ...]:
     if not raw:
         raise BadInput(f"{field} must have at least one value, got an empty list; leave it out to use the default")
     values = tuple(coerce(name, value) for value in raw)
-    repeated = next((value for i, value in enumerate(values) if value in values[:i]), None)
-    if repeated is not None:
-        raise BadInput(f"{field} must not repeat a value, got {repeated!r} twice")
+    repeated = [value for value, times in Counter(values).items() if times > 1]
+    if repeated:
+        raise BadInput(f"{field} must not repeat a value, got {repeated[0]!r} twice")
     return values
 
 
@@ -48,6 +50,8 @@ def _spread(field: str, spec: Mapping[object, object], *, is_integer: bool) -> l
     num = spec["num"]
     if isinstance(num, bool) or not isinstance(num, int) or num < 2:
         raise BadInput(f"{field}.num must be an integer >= 2, got {num!r}")
+    if num > MOST:
+        raise BadInput(f"{field}.num must be an integer <= {MOST:,}, got {num}")
     shares = [i / (num - 1) for i in range(num)]
     if kind == "log":
         points = [low * (high / low) ** share for share in shares]

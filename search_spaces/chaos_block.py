@@ -4,10 +4,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from search_spaces.rules import count, distinct, positive, read_list, read_mapping
+from search_spaces.rules import MOST, count, distinct, known_word, positive, read_list, read_mapping
 from twophase.chaos import INDICATORS
 from twophase.config import Protocol, Setting
-from twophase.errors import BadInput, unknown
+from twophase.errors import BadInput
 from twophase.experiment import Child
 from twophase.perturb import ORDER, PERTURBATIONS
 
@@ -94,6 +94,14 @@ class Chaos:
                         f"chaos.measure_steps must not pass num_steps ({end} for model '{setting.model}'), "
                         f"got {measure!r}{where} = step {step}"
                     )
+                if step == 0:
+                    raise BadInput(f"chaos.measure_steps must come to at least step 1, got {measure!r} = step 0")
+        if not self.children(setting):
+            written = ", ".join(self.measure_steps)
+            raise BadInput(
+                f"chaos.measure_steps must have one after a fork step (model '{setting.model}', "
+                f"first fork at {min(self.fork_steps or (0,))}), got {written}"
+            )
 
 
 def measure_step(measure: str, fork_step: int, setting: Setting) -> int:
@@ -118,9 +126,7 @@ def read_chaos(raw: Any) -> Chaos:
     kinds = read_list(
         "chaos.perturbation", given.get("perturbation", list(defaults.perturbations)), is_one_allowed=True
     )
-    for kind in kinds:
-        if kind not in PERTURBATIONS:
-            raise unknown("perturbation", kind, PERTURBATIONS)
+    kinds = [known_word("perturbation", kind, PERTURBATIONS) for kind in kinds]
     forks = given.get("fork_steps")
     magnitudes = read_list("chaos.magnitudes", given.get("magnitudes", list(defaults.magnitudes)), is_one_allowed=True)
     sizes = [positive("chaos.magnitudes", size) for size in magnitudes]
@@ -128,23 +134,23 @@ def read_chaos(raw: Any) -> Chaos:
         perturbations=distinct("chaos.perturbation", kinds),
         fork_steps=None if forks is None else _fork_steps(forks),
         magnitudes=tuple(sorted(distinct("chaos.magnitudes", sizes), reverse=True)),
-        num_directions=count("chaos.num_directions", given.get("num_directions", defaults.num_directions), least=1),
-        controls=count("chaos.controls", given.get("controls", defaults.controls), least=0),
+        num_directions=count(
+            "chaos.num_directions", given.get("num_directions", defaults.num_directions), least=1, most=MOST
+        ),
+        controls=count("chaos.controls", given.get("controls", defaults.controls), least=0, most=MOST),
         measure_steps=_measure_steps(given.get("measure_steps", list(defaults.measure_steps))),
         primary=_primary(given.get("primary", {})),
         is_primary_named=bool(given.get("primary")),
         protocol=Protocol(
             train_sample=count("chaos.train_sample", given.get("train_sample", Protocol.train_sample), least=1),
-            path_points=count("chaos.path_points", given.get("path_points", Protocol.path_points), least=3),
+            path_points=count("chaos.path_points", given.get("path_points", Protocol.path_points), least=3, most=MOST),
         ),
     )
 
 
 def _primary(raw: Any) -> Primary:
     given = read_mapping("chaos.primary", raw)
-    indicator = given.get("indicator", Primary.indicator)
-    if indicator not in INDICATORS:
-        raise unknown("indicator", indicator, INDICATORS)
+    indicator = known_word("indicator", given.get("indicator", Primary.indicator), INDICATORS)
     magnitude = given.get("magnitude")
     return Primary(
         indicator,

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from search_spaces.rules import count, distinct, read_list, read_mapping
+from search_spaces.rules import MOST, count, distinct, known_word, read_list, read_mapping
 from twophase.cone import checkpoint_steps
 from twophase.config import Protocol, Setting
-from twophase.errors import BadInput, unknown
+from twophase.errors import BadInput
 from twophase.kernel import KINDS
 
 NUM_LOG = NUM_LINEAR = 12
@@ -35,6 +35,8 @@ class Cone:
 
     def kernel_steps(self, setting: Setting) -> dict[str, tuple[int, ...]]:
         """Kind of kernel -> steps at which it is taken in a run of a setting."""
+        if not self.kernels:
+            return {}
         steps = self.steps or checkpoint_steps(setting.num_steps, self.num_log, self.num_linear)
         return dict.fromkeys(self.kernels, steps)
 
@@ -68,17 +70,15 @@ def read_cone(raw: Any) -> Cone:
         return Cone()
     given = read_mapping("cone", raw)
     kernels = read_list("cone.kernel", given.get("kernel", "full"), is_one_allowed=True)
-    for kind in kernels:
-        if kind not in KINDS:
-            raise unknown("kernel", kind, KINDS)
+    kernels = [known_word("kernel", kind, KINDS) for kind in kernels]
     spaced = given.get("steps", {})
     listed = None if isinstance(spaced, Mapping) or spaced is None else _listed(spaced)
     numbers = read_mapping("cone.steps", spaced) if listed is None else {}
     return Cone(
         kernels=distinct("cone.kernel", kernels),
         steps=listed,
-        num_log=count("cone.steps.num_log", numbers.get("num_log", NUM_LOG), least=0),
-        num_linear=count("cone.steps.num_linear", numbers.get("num_linear", NUM_LINEAR), least=1),
+        num_log=count("cone.steps.num_log", numbers.get("num_log", NUM_LOG), least=0, most=MOST),
+        num_linear=count("cone.steps.num_linear", numbers.get("num_linear", NUM_LINEAR), least=1, most=MOST),
         probe_size=count("cone.probe_size", given.get("probe_size", Protocol.probe_size), least=2),
         probe_seed=count("cone.probe_seed", given.get("probe_seed", Protocol.probe_seed), least=0),
     )

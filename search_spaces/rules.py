@@ -1,11 +1,14 @@
 """Checks that the blocks of a space share: each names the field, the rule and the value."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from search_spaces.source import BLOCKS
 from twophase.errors import BadInput, unknown
+
+MOST = 10_000
+"""Of anything that is counted per trial: a larger number is a slip, and would hang before it fails."""
 
 
 def read_mapping(block: str, raw: Any) -> Mapping[str, Any]:
@@ -38,10 +41,19 @@ def distinct(field: str, values: list[Any]) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def count(field: str, value: Any, *, least: int) -> int:
-    """An integer not below `least`."""
+def count(field: str, value: Any, *, least: int, most: int | None = None) -> int:
+    """An integer not below `least`, nor above `most`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise BadInput(f"{field} must be an integer >= {least}, got {value!r}")
+    if most is not None and value > most:
+        raise BadInput(f"{field} must be an integer <= {most:,}, got {value}")
+    return value
+
+
+def known_word(what: str, value: Any, known: Iterable[str]) -> str:
+    """One of the names that there are."""
+    if not isinstance(value, str) or value not in known:
+        raise unknown(what, value, known)
     return value
 
 

@@ -1,7 +1,9 @@
 """A space, checked whole before anything starts: settings × seeds, and what is done to each."""
 
 import itertools
+import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +15,9 @@ from search_spaces.cone_block import Cone, read_cone
 from search_spaces.source import apply_overrides, read_source
 from twophase.config import LEAVES, Setting, Trial, applies, coerce, setting
 from twophase.errors import BadInput, unknown
+
+MOST_TRIALS = 1_000_000
+"""Of settings, and of seeds: more are a slip, and would hang before they fail."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,9 @@ def _points(raw: Mapping[str, Any], device: str) -> tuple[Setting, ...]:
         both = next((leaf for leaf in values if leaf in axes), None)
         if both:
             raise BadInput(f"{both} must be in settings or in axes, not both; got it in settings[{i}] and axes.{both}")
+    num_points = len(listed) * math.prod(map(len, axes.values()))
+    if num_points > MOST_TRIALS:
+        raise BadInput(f"settings times axes must make at most {MOST_TRIALS:,} points, got {num_points:,}")
     crossed = [
         {**base, **values, **dict(zip(axes, combination, strict=True))}
         for values in listed
@@ -112,8 +120,8 @@ def _points(raw: Mapping[str, Any], device: str) -> tuple[Setting, ...]:
     ]
     own = [set(values) | set(axes) for values in listed for _ in itertools.product(*axes.values())]
     points = [setting(_resolved(v, keys, crossed, device)) for v, keys in zip(crossed, own, strict=True)]
-    for i, point in enumerate(points):
-        if point in points[:i]:
+    for point, times in Counter(points).items():
+        if times > 1:
             raise BadInput(f"settings must differ, got this one twice: model '{point.model}', lr {point.lr:g}")
     return tuple(points)
 
@@ -156,6 +164,8 @@ def _mapping(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _seeds(raw: Any) -> tuple[int, ...]:
+    if isinstance(raw, int) and raw > MOST_TRIALS:
+        raise BadInput(f"seeds must be at most {MOST_TRIALS:,}, got {raw}")
     seeds = list(range(raw)) if isinstance(raw, int) and not isinstance(raw, bool) and raw > 0 else raw
     is_list = isinstance(seeds, list) and bool(seeds)
     if not is_list or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds):

@@ -88,6 +88,8 @@ def read_space(
 
 def run(space: Space, root: Path, means: Means) -> results.Study:
     """Run a checked space; see `launch`."""
+    if not means.gpus_per_trial and any(point.device == "cuda" for point in space.settings):
+        raise BadInput("device 'cuda' needs gpus_per_trial > 0, got 0; use --gpus-per-trial, or leave device out")
     folder = (root / space.name).absolute()
     check_not_shadowed(Path.cwd())
     declared = manifest.declare(space, manifest.read_declared(folder))

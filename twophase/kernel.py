@@ -55,6 +55,9 @@ KINDS: dict[str, Readout] = {
     "projection": _random_signs,
 }
 
+NO_DIAGONAL = frozenset({"projection"})
+"""Kinds whose diagonal says nothing, so that they have no trace and no effective rank."""
+
 
 def entk(
     module: nn.Module,

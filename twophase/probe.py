@@ -7,7 +7,7 @@ Of all kernels only their inner products and what is said of each are kept in th
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from twophase import cone, lanes
 from twophase.config import Trial
 from twophase.data import Dataset, stratified
 from twophase.evaluation import Evaluator
-from twophase.kernel import KernelSummary, entk, summarise
+from twophase.kernel import NO_DIAGONAL, KernelSummary, entk, summarise
 from twophase.lanes import LaneState
 from twophase.models import OneLane
 from twophase.training import build_model
@@ -74,7 +74,10 @@ class KernelProbe:
             kept = self._kernels[kind]
             kept.append(kernel)
             self._products[kind].append([_inner_product(kernel, other) for other in kept])
-            self._summaries[kind].append(summarise(kernel, self._labels, self._num_classes))
+            summary = summarise(kernel, self._labels, self._num_classes)
+            if kind in NO_DIAGONAL:
+                summary = replace(summary, trace=float("nan"), effective_rank=float("nan"))
+            self._summaries[kind].append(summary)
         self.seconds += time.perf_counter() - began
 
     def rows(self, kind: str) -> dict[str, list[Row]]:

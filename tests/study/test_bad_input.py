@@ -122,6 +122,15 @@ OVERRIDES = {
     "unknown in cone": ("cone.size=5", ["unknown key 'cone.size'", "cone.probe_size"]),
     "unknown in cone.steps": ("cone.steps={log: 5}", ["unknown key in cone.steps 'log'", "did you mean 'num_log'"]),
     "linear steps 0": ("cone.steps.num_linear=0", ["cone.steps.num_linear", ">= 1", "got 0"]),
+    "indicator list": ("chaos.primary.indicator=[a]", ["unknown indicator ['a']", "test_barrier"]),
+    "perturbation list": ("chaos.perturbation=[[a]]", ["unknown perturbation ['a']", "gaussian"]),
+    "kernel list": ("cone.kernel=[[a]]", ["unknown kernel ['a']", "full"]),
+    "seeds without end": ("seeds=100000000", ["seeds", "1,000,000", "100000000"]),
+    "points without end": ("axes.lr={log: [1, 2], num: 100000000}", ["axes.lr.num", "10,000", "100000000"]),
+    "directions without end": ("chaos.num_directions=100000000", ["chaos.num_directions", "10,000"]),
+    "kernels without end": ("cone.steps.num_log=100000000", ["cone.steps.num_log", "10,000"]),
+    "measured at step 0": ("chaos.measure_steps=[0.01ep]", ["chaos.measure_steps", "'0.01ep' = step 0"]),
+    "no gpu asked for": ("device=cuda", ["device 'cuda' needs gpus_per_trial > 0"]),
     "gamma": ("gamma=0.5", ["gamma does not apply", "'cosine'", "0.5"]),
     "value no YAML": ("lr=[", ["--set lr", "not YAML"]),
 }
@@ -150,6 +159,10 @@ FILES = {
     "primary is a word": ("name: a\nchaos: {primary: test_barrier}", ["chaos.primary", "'test_barrier'"]),
     "name is a number": ("name: 5", ["name must be of letters", "5"]),
     "name is a parent": ("name: ..", ["name must be of letters", "'..'"]),
+    "measured before any fork": (
+        "name: a\nchaos: {fork_steps: [30], measure_steps: [20]}",
+        ["chaos.measure_steps must have one after a fork step", "first fork at 30", "got 20"],
+    ),
     "both": ("name: a\nsettings: [{lr: 0.1}]\naxes: {lr: [0.1, 0.2]}", ["lr", "settings[0]", "axes.lr"]),
     "same setting twice": ("name: a\nsettings: [{lr: 0.1}, {lr: 0.1}]", ["settings must differ", "0.1"]),
 }

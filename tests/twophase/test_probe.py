@@ -84,6 +84,13 @@ def test_a_kind_s_rows_do_not_depend_on_what_else_is_taken():
     assert repr(alone.kernel_rows["trace"]) == repr(beside.kernel_rows["trace"])  # NaN equals itself in words
 
 
+def test_a_kernel_without_diagonal_has_no_trace():
+    for row in run(kinds=("projection",)).kernel_rows["projection"]["kernel"]:
+        assert math.isnan(row["trace"])
+        assert math.isnan(row["effective_rank"])
+        assert row["norm"] > 0
+
+
 def test_a_run_that_diverged_has_unknown_kernels():
     outcome = run("mlp", lr=1e6)
     assert outcome.summary["status"] == "diverged"
