@@ -12,6 +12,7 @@ from twophase.config import LEAVES, Leaf, one_of, setting
 from twophase.data import DATA
 from twophase.kernel import KINDS
 from twophase.models import MODELS
+from twophase.optimizers import OPTIMIZERS
 from twophase.perturb import PERTURBATIONS
 
 FOLDER = Path(__file__).parent
@@ -82,10 +83,12 @@ def settings_page() -> str:
             "A setting is everything that determines a run but its seed. Each has one flat name: the YAML key, the",
             "`--set` key and the column of every table.\n",
             *rows,
-            "\nDefaults that depend on the data set or the model:\n",
+            "\nDefaults that depend on the data set, the model or the optimiser:\n",
             _by_entry("data", {name: source.defaults for name, source in DATA.items()}),
             "",
             _by_entry("model", {name: model.defaults for name, model in MODELS.items()}),
+            "",
+            _by_entry("optimizer", {name: entry.defaults for name, entry in OPTIMIZERS.items()}),
             f"\nPerturbations: {_names(PERTURBATIONS)}. Kernels: {_names(KINDS)} (formulas in `twophase.entk`).\n",
             "## Presets\n",
             presets,
@@ -95,9 +98,12 @@ def settings_page() -> str:
 
 
 def _default(name: str, usual: dict[str, object]) -> str:
-    owners = [entry.defaults for entry in (*DATA.values(), *MODELS.values()) if name in entry.defaults]
+    owners = [
+        entry.defaults for entry in (*DATA.values(), *MODELS.values(), *OPTIMIZERS.values()) if name in entry.defaults
+    ]
     if owners:
-        return "by model" if name in MODELS["mlp"].defaults or name == "shortcut" else "by data"
+        tables = {"data": DATA, "model": MODELS, "optimizer": OPTIMIZERS}
+        return next(f"by {what}" for what, table in tables.items() if any(name in e.defaults for e in table.values()))
     if name == "device":
         return "`auto`: `cuda` where trials get GPUs"
     return f"`{usual[name]}`"

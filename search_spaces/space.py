@@ -13,7 +13,7 @@ from search_spaces.axes import axis_values
 from search_spaces.chaos_block import Chaos, read_chaos
 from search_spaces.cone_block import Cone, read_cone
 from search_spaces.source import apply_overrides, read_source
-from twophase.config import LEAVES, Setting, Trial, applies, coerce, setting
+from twophase.config import DEFAULTS, HEAD, LEAVES, Setting, Trial, applies, coerce, setting
 from twophase.errors import BadInput, unknown
 
 MOST_TRIALS = 1_000_000
@@ -141,8 +141,7 @@ def _resolved(values: Mapping[str, Any], own: set[str], crossed: list[dict[str, 
 
 
 def _head(values: Mapping[str, Any]) -> dict[str, Any]:
-    default = {"data": "mnist1d", "model": "mlp", "schedule": "cosine"}
-    return {leaf: coerce(leaf, values.get(leaf, name)) for leaf, name in default.items()}
+    return {leaf: coerce(leaf, values.get(leaf, DEFAULTS[leaf])) for leaf in HEAD}
 
 
 def _settings_list(raw: Mapping[str, Any]) -> list[dict[str, Any]]:

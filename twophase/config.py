@@ -11,10 +11,10 @@ from twophase.augmentation import AUGMENTATIONS
 from twophase.data import DATA
 from twophase.errors import BadInput, unknown
 from twophase.models import ACTIVATIONS, INITS, MODELS
+from twophase.optimizers import OPTIMIZERS, Rates
 from twophase.schedules import SCHEDULES
 
 Value = str | int | float
-OPTIMIZERS = ("sgd",)
 NORM_LAYERS = ("none", "batch")
 SHORTCUTS = ("A", "B")
 
@@ -75,9 +75,11 @@ class Setting:
         "none", "random change of training inputs, one draw per step", choices=lambda: AUGMENTATIONS, old_value="none"
     )
     optimizer: str = leaf("sgd", "update rule", choices=lambda: OPTIMIZERS)
-    lr: float = leaf(0.1, "peak learning rate", above=0)
-    momentum: float = leaf(0.9, "momentum of SGD", least=0, below=1)
-    weight_decay: float = leaf(1e-4, "L2 penalty added to every gradient, times the parameter", least=0)
+    lr: float = leaf(MISSING, "peak learning rate", above=0)
+    momentum: float = leaf(MISSING, "momentum of SGD; β₁ of AdamW", least=0, below=1)
+    beta2: float = leaf(MISSING, "β₂ of AdamW", least=0, below=1, old_value=0.0)
+    weight_decay: float = leaf(MISSING, "L2 penalty on every parameter; decoupled in AdamW", least=0)
+    clip_norm: float = leaf(0.0, "greatest L2 norm of a gradient; 0 for any", least=0, old_value=0.0)
     batch_size: int = leaf(64, "examples of a minibatch", unit="examples", least=1)
     num_steps: int = leaf(2000, "updates of a run", unit="steps", least=1)
     schedule: str = leaf("cosine", "how the learning rate goes", choices=lambda: SCHEDULES)
@@ -92,6 +94,11 @@ class Setting:
     def milestone_fractions(self) -> tuple[float, ...]:
         """Milestones as numbers; empty unless the schedule is ``step``."""
         return () if self.milestones == "none" else tuple(float(part) for part in self.milestones.split(","))
+
+    @property
+    def rates(self) -> Rates:
+        """What its optimiser needs."""
+        return Rates(self.lr, self.momentum, self.beta2, self.weight_decay)
 
     @property
     def key(self) -> str:
@@ -109,10 +116,13 @@ class Setting:
 
 LEAVES: dict[str, Leaf] = {f.name: f.metadata["leaf"] for f in fields(Setting)}
 TYPES: dict[str, type] = {f.name: f.type for f in fields(Setting) if isinstance(f.type, type)}
-_DEFAULTS: dict[str, Value] = {f.name: f.default for f in fields(Setting) if f.default is not MISSING}
+DEFAULTS: dict[str, Value] = {f.name: f.default for f in fields(Setting) if f.default is not MISSING}
 _DATA_LEAVES = {name for source in DATA.values() for name in source.defaults}
 _MODEL_LEAVES = {name for model in MODELS.values() for name in model.defaults}
+_OPTIMIZER_LEAVES = {name for entry in OPTIMIZERS.values() for name in entry.defaults}
 _STEP_LEAVES = {"milestones", "gamma"}
+HEAD = ("data", "model", "optimizer", "schedule")
+"""Leaves that tell which others mean anything, and their defaults."""
 
 
 def digest(value: object) -> str:
@@ -136,8 +146,13 @@ def setting(values: Mapping[str, object]) -> Setting:
     for name in values:
         if name not in LEAVES:
             raise unknown("setting", name, LEAVES)
-    head = {name: coerce(name, values.get(name, _DEFAULTS[name])) for name in ("data", "model", "schedule")}
-    defaults = {**_DEFAULTS, **DATA[str(head["data"])].defaults, **MODELS[str(head["model"])].defaults}
+    head = {name: coerce(name, values.get(name, DEFAULTS[name])) for name in HEAD}
+    defaults = {
+        **DEFAULTS,
+        **DATA[str(head["data"])].defaults,
+        **MODELS[str(head["model"])].defaults,
+        **OPTIMIZERS[str(head["optimizer"])].defaults,
+    }
     filled: dict[str, Any] = {}
     for name in LEAVES:
         if applies(name, head):
@@ -145,7 +160,7 @@ def setting(values: Mapping[str, object]) -> Setting:
         elif values.get(name, 0) in ("none", 0):
             filled[name] = "none" if TYPES[name] is str else 0
         else:
-            owner = "schedule" if name in _STEP_LEAVES else "data" if name in _DATA_LEAVES else "model"
+            owner = _owner(name)
             having = ", ".join(f"'{entry}'" for entry in _owners(name))
             raise BadInput(
                 f"{name} does not apply to {owner} '{head[owner]}' (it does to {having}), got {values[name]!r}; "
@@ -157,19 +172,27 @@ def setting(values: Mapping[str, object]) -> Setting:
 
 
 def applies(name: str, head: Mapping[str, Value]) -> bool:
-    """Tell whether a leaf means anything for a choice of data, model and schedule."""
+    """Tell whether a leaf means anything for a choice of the leaves of `HEAD`."""
     if name in _DATA_LEAVES:
         return name in DATA[str(head["data"])].defaults
     if name in _MODEL_LEAVES:
         return name in MODELS[str(head["model"])].defaults
+    if name in _OPTIMIZER_LEAVES:
+        return name in OPTIMIZERS[str(head["optimizer"])].defaults
     return name not in _STEP_LEAVES or head["schedule"] == "step"
+
+
+def _owner(name: str) -> str:
+    """The leaf of `HEAD` that decides whether another means anything."""
+    owned = {"schedule": _STEP_LEAVES, "data": _DATA_LEAVES, "model": _MODEL_LEAVES}
+    return next((owner for owner, leaves in owned.items() if name in leaves), "optimizer")
 
 
 def _owners(name: str) -> list[str]:
     """Data sets, models or schedules that have a leaf."""
     if name in _STEP_LEAVES:
         return ["step"]
-    tables: list[Mapping[str, Any]] = [DATA, MODELS]
+    tables: list[Mapping[str, Any]] = [DATA, MODELS, OPTIMIZERS]
     return [entry for table in tables for entry in sorted(table) if name in table[entry].defaults]
 
 
@@ -253,6 +276,8 @@ def _check_together(made: Setting) -> None:
             f"num_train + num_test must be <= {source.max_examples} for data '{made.data}', "
             f"got {made.num_train} + {made.num_test} = {total}"
         )
+    if made.optimizer == "nesterov" and made.momentum == 0:
+        raise BadInput("momentum must be > 0 with optimizer 'nesterov', got 0")
     if made.warmup_steps >= made.num_steps:
         raise BadInput(f"warmup_steps must be < num_steps ({made.num_steps}), got {made.warmup_steps}")
     if made.batch_size > made.num_train:

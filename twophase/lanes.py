@@ -13,6 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from twophase.models import LaneNetwork
+from twophase.optimizers import STEP
 
 MIN_LANES = 4
 """A batch of fewer lanes rounds differently from one of four or more, where all widths agree."""
@@ -57,6 +58,7 @@ def read(model: LaneNetwork, optimizer: torch.optim.Optimizer) -> LaneState:
         (name, quantity): value.detach().clone()
         for name, parameter in model.named_parameters()
         for quantity, value in optimizer.state[parameter].items()
+        if quantity != STEP
     }
     return LaneState(
         {name: value.detach().clone() for name, value in model.named_parameters()},
@@ -75,7 +77,8 @@ def write(state: LaneState, model: LaneNetwork, optimizer: torch.optim.Optimizer
     if optimizer is not None:
         for name, parameter in model.named_parameters():
             for quantity in optimizer.state[parameter]:
-                optimizer.state[parameter][quantity] = state.optimizer[name, quantity].clone()
+                if quantity != STEP:
+                    optimizer.state[parameter][quantity] = state.optimizer[name, quantity].clone()
 
 
 def fork(state: LaneState, lane: int = 0) -> LaneState:

@@ -13,6 +13,7 @@ from twophase.config import Setting
 from twophase.data import Dataset
 from twophase.lanes import LaneState
 from twophase.models import MODELS, LaneNetwork
+from twophase.optimizers import clip_lanes, make_optimizer, set_step
 from twophase.schedules import SCHEDULES
 from twophase.seeding import stream
 
@@ -63,21 +64,10 @@ def build_model(setting: Setting, dataset: Dataset, seed: int) -> LaneNetwork:
     return model.to(DTYPES[setting.precision])
 
 
-def make_optimizer(setting: Setting, model: LaneNetwork) -> torch.optim.Optimizer:
-    """Make the optimiser with its state in place from step 0, so that it forks like everything else."""
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=setting.lr, momentum=setting.momentum, weight_decay=setting.weight_decay
-    )
-    if setting.momentum > 0:
-        for parameter in model.parameters():
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return optimizer
-
-
 def initial_state(setting: Setting, dataset: Dataset, seed: int) -> LaneState:
     """The whole state of one lane at step 0."""
     model = build_model(setting, dataset, seed)
-    return lanes.read(model, make_optimizer(setting, model))
+    return lanes.read(model, make_optimizer(setting.optimizer, list(model.parameters()), setting.rates))
 
 
 def learning_rate(setting: Setting, step: int) -> float:
@@ -114,7 +104,7 @@ class LaneTrainer:
         self._setting, self._dataset, self._seed = setting, dataset, seed
         self._augment = AUGMENTATIONS[setting.augmentation]
         self._model = build_model(setting, dataset, seed=0).to(dataset.train_inputs.device)
-        self._optimizer = make_optimizer(setting, self._model)
+        self._optimizer = make_optimizer(setting.optimizer, list(self._model.parameters()), setting.rates)
         self.step, self.lane_steps = step, 0
         self.load(state)
 
@@ -164,4 +154,7 @@ class LaneTrainer:
         logits = self._model(self._inputs(indices))
         # The sum's gradient with respect to a lane is that lane's own: no lane sees another.
         torch.autograd.backward(lane_losses(logits, self._dataset.train_labels[indices]).sum())
+        if self._setting.clip_norm:
+            clip_lanes(list(self._model.parameters()), self._setting.clip_norm)
+        set_step(self._optimizer, self.step)
         self._optimizer.step()

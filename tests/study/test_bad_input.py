@@ -131,6 +131,9 @@ OVERRIDES = {
     "kernels without end": ("cone.steps.num_log=100000000", ["cone.steps.num_log", "10,000"]),
     "measured at step 0": ("chaos.measure_steps=[0.01ep]", ["chaos.measure_steps", "'0.01ep' = step 0"]),
     "no gpu asked for": ("device=cuda", ["device 'cuda' needs gpus_per_trial > 0"]),
+    "optimizer": ("optimizer=adam", ["unknown optimizer 'adam'", "did you mean 'adamw'"]),
+    "beta2 of sgd": ("beta2=0.9", ["beta2 does not apply to optimizer 'sgd' (it does to 'adamw')", "0.9"]),
+    "clip negative": ("clip_norm=-1", ["clip_norm must be >= 0", "-1"]),
     "gamma": ("gamma=0.5", ["gamma does not apply", "'cosine'", "0.5"]),
     "value no YAML": ("lr=[", ["--set lr", "not YAML"]),
 }
@@ -192,7 +195,7 @@ def answer(tmp_path, monkeypatch, capsys):
 
 
 ARGUMENTS = [
-    (["run", "nowhere.yaml"], ["nowhere.yaml", "presets: digits_stable, quick"]),
+    (["run", "nowhere.yaml"], ["nowhere.yaml", "presets: digits_stable, is_it_chaos, quick"]),
     (["run", "tiny.yaml", "--workers", "0"], ["workers", ">= 1", "got 0"]),
     (["run", "tiny.yaml", "--workers", "two"], ["--workers", "'two'"]),
     (["run", "tiny.yaml", "--gpus-per-trial", "nan"], ["gpus_per_trial", "nan"]),

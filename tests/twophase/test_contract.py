@@ -31,7 +31,15 @@ def many_lanes(setting, dataset, num_lanes):
     return lanes.stack([start, pushed[1], start, *pushed[3:]])
 
 
-@pytest.mark.parametrize("leaves", [{}, {"augmentation": "shift", "warmup_steps": 10}], ids=["plain", "augmented"])
+TRAININGS = {
+    "plain": {},
+    "augmented": {"augmentation": "shift", "warmup_steps": 10},
+    "adamw, clipped": {"optimizer": "adamw", "clip_norm": 0.5},
+    "nesterov": {"optimizer": "nesterov"},
+}
+
+
+@pytest.mark.parametrize("leaves", TRAININGS.values(), ids=TRAININGS)
 @every_shape
 @every_model
 def test_sentinels_stay_bitwise_equal(model, input_shape, leaves):

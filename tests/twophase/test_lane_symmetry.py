@@ -34,13 +34,25 @@ def noise(shape: tuple[int, ...]) -> Dataset:
     return Dataset(inputs, labels, inputs[:32], labels[:32], 10)
 
 
+@pytest.mark.parametrize("shape", [(1, 40), (3, 8, 8)], ids=str)
+@pytest.mark.parametrize(("model", "norm_layer", "depth", "width"), [NETS[1], NETS[3], NETS[4], NETS[9]])
+@pytest.mark.parametrize("leaves", [{"optimizer": "adamw"}, {"optimizer": "nesterov", "clip_norm": 0.1}], ids=str)
+def test_no_update_rule_changes_a_bit_either(model, norm_layer, depth, width, shape, leaves):
+    net = {"model": model, "norm_layer": norm_layer, "depth": depth, "width": width}
+    point = setting({**net, **leaves, "num_train": 128, "num_test": 32, "batch_size": 16, "num_steps": 20})
+    assert_one_digest(point, noise(shape), is_shared=True)
+
+
 @pytest.mark.parametrize("shape", [(1, 12), (1, 40), (3, 40), (3, 8, 8)], ids=str)
 @pytest.mark.parametrize(("model", "norm_layer", "depth", "width"), NETS)
 @pytest.mark.parametrize("is_shared", [True, False], ids=["one order", "order per lane"])
 def test_position_and_width_change_no_bit(model, norm_layer, depth, width, shape, is_shared):
     leaves = {"model": model, "norm_layer": norm_layer, "depth": depth, "width": width}
     point = setting({**leaves, "num_train": 128, "num_test": 32, "batch_size": 16, "num_steps": 20})
-    data = noise(shape)
+    assert_one_digest(point, noise(shape), is_shared=is_shared)
+
+
+def assert_one_digest(point, data, *, is_shared):
     start = initial_state(point, data, seed=0)
     digests = set()
     for num_lanes in (4, 5, 7, 8, 11):
