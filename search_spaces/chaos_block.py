@@ -1,6 +1,7 @@
 """The `chaos` block of a space: which children, measured when, judged by what."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from twophase.config import Protocol, Setting
 from twophase.errors import BadInput
 from twophase.experiment import Child
 from twophase.perturb import ORDER, PERTURBATIONS
+from twophase.schedules import ENDS_AT_ZERO
 
 DEFAULT_FORK_STEPS = (0, 5, 10, 25, 50, 100, 200, 400, 800)
 _MEASURE = re.compile(r"end|\+?\d+|\d+(\.\d+)?ep")
@@ -36,6 +38,7 @@ class Chaos:
         controls: Children of another data order per fork step.
         measure_steps: As written: ``end``, ``+n``, ``80ep`` or a step as text.
         primary: The headline.
+        window: Steps after its fork at which every child is compared, in place of `measure_steps`; 0 for none.
         is_primary_named: Whether the space said so itself.
         protocol: How barriers are measured.
     """
@@ -47,6 +50,7 @@ class Chaos:
     controls: int = 1
     measure_steps: tuple[str, ...] = ("end",)
     primary: Primary = Primary()
+    window: int = 0
     is_primary_named: bool = False
     protocol: Protocol = Protocol()
 
@@ -80,6 +84,11 @@ class Chaos:
             BadInput: One lies at or past it.
         """
         end = setting.num_steps
+        if self.window and setting.schedule in ENDS_AT_ZERO:
+            raise BadInput(
+                f"chaos.window must go with a schedule that doesn't end at 0, got {self.window} with schedule "
+                f"'{setting.schedule}': a late window would be quiet by its learning rate alone; use schedule 'constant'"
+            )
         for step in self.fork_steps or ():
             if step >= end:
                 raise BadInput(
@@ -130,6 +139,7 @@ def read_chaos(raw: Any) -> Chaos:
     forks = given.get("fork_steps")
     magnitudes = read_list("chaos.magnitudes", given.get("magnitudes", list(defaults.magnitudes)), is_one_allowed=True)
     sizes = [positive("chaos.magnitudes", size) for size in magnitudes]
+    window = count("chaos.window", given.get("window", 0), least=0)
     return Chaos(
         perturbations=distinct("chaos.perturbation", kinds),
         fork_steps=None if forks is None else _fork_steps(forks),
@@ -138,7 +148,8 @@ def read_chaos(raw: Any) -> Chaos:
             "chaos.num_directions", given.get("num_directions", defaults.num_directions), least=1, most=MOST
         ),
         controls=count("chaos.controls", given.get("controls", defaults.controls), least=0, most=MOST),
-        measure_steps=_measure_steps(given.get("measure_steps", list(defaults.measure_steps))),
+        measure_steps=_measures(given, window),
+        window=window,
         primary=_primary(given.get("primary", {})),
         is_primary_named=bool(given.get("primary")),
         protocol=Protocol(
@@ -163,6 +174,16 @@ def _fork_steps(raw: Any) -> tuple[int, ...]:
     steps = read_list("chaos.fork_steps", raw, is_one_allowed=True)
     checked = [count("chaos.fork_steps", step, least=0) for step in steps]
     return tuple(sorted(distinct("chaos.fork_steps", checked)))
+
+
+def _measures(given: Mapping[str, Any], window: int) -> tuple[str, ...]:
+    if not window:
+        return _measure_steps(given.get("measure_steps", list(Chaos.measure_steps)))
+    if "measure_steps" in given:
+        raise BadInput(
+            f"chaos must have window or measure_steps, not both; got {window} and {given['measure_steps']!r}"
+        )
+    return (f"+{window}",)
 
 
 def _measure_steps(raw: Any) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ BLOCKS: dict[str, tuple[str, ...]] = {
         "num_directions",
         "controls",
         "measure_steps",
+        "window",
         "primary",
         "path_points",
         "train_sample",

@@ -21,4 +21,7 @@ def step_decay(step: int, num_steps: int, milestones: Sequence[float], gamma: fl
     return gamma ** sum(step >= round(fraction * num_steps) for fraction in milestones)
 
 
+ENDS_AT_ZERO = frozenset({"cosine"})
+"""Schedules under which the end of a run is still whatever phase it is in."""
+
 SCHEDULES: dict[str, Schedule] = {"constant": constant, "cosine": cosine, "step": step_decay}

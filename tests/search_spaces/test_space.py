@@ -186,6 +186,15 @@ def test_children_are_measured_after_their_fork_only():
     }
 
 
+def test_a_window_compares_every_child_as_long_after_its_fork():
+    base = {**DIGITS, "schedule": "constant"}
+    chaos = {"fork_steps": [0, 30], "magnitudes": [1e-2], "num_directions": 1, "controls": 0}
+    loaded = space(base=base, chaos={**chaos, "window": 20})
+    assert set(loaded.chaos.children(loaded.settings[0]).values()) == {(20,), (50,)}
+    listed = space(base=base, chaos={**chaos, "measure_steps": ["+20"]})
+    assert loaded.chaos.children(loaded.settings[0]) == listed.chaos.children(listed.settings[0])
+
+
 def test_a_child_without_any_measure_step_is_not_made():
     loaded = space(chaos={"fork_steps": [0, 30], "measure_steps": [20]})
     assert {child.fork_step for child in loaded.chaos.children(loaded.settings[0])} == {0}

@@ -134,6 +134,8 @@ OVERRIDES = {
     "optimizer": ("optimizer=adam", ["unknown optimizer 'adam'", "did you mean 'adamw'"]),
     "beta2 of sgd": ("beta2=0.9", ["beta2 does not apply to optimizer 'sgd' (it does to 'adamw')", "0.9"]),
     "clip negative": ("clip_norm=-1", ["clip_norm must be >= 0", "-1"]),
+    "window under cosine": ("chaos.window=10", ["chaos.window", "schedule 'cosine'", "got 10", "'constant'"]),
+    "window negative": ("chaos.window=-1", ["chaos.window", ">= 0", "-1"]),
     "gamma": ("gamma=0.5", ["gamma does not apply", "'cosine'", "0.5"]),
     "value no YAML": ("lr=[", ["--set lr", "not YAML"]),
 }
@@ -165,6 +167,14 @@ FILES = {
     "measured before any fork": (
         "name: a\nchaos: {fork_steps: [30], measure_steps: [20]}",
         ["chaos.measure_steps must have one after a fork step", "first fork at 30", "got 20"],
+    ),
+    "window past the end": (
+        "name: a\nbase: {schedule: constant, num_steps: 50}\nchaos: {fork_steps: [0, 45], window: 10}",
+        ["chaos.measure_steps must not pass num_steps (50", "after the fork at 45 = step 55"],
+    ),
+    "window and measure steps": (
+        "name: a\nchaos: {window: 10, measure_steps: [end]}",
+        ["chaos must have window or measure_steps", "10", "['end']"],
     ),
     "both": ("name: a\nsettings: [{lr: 0.1}]\naxes: {lr: [0.1, 0.2]}", ["lr", "settings[0]", "axes.lr"]),
     "same setting twice": ("name: a\nsettings: [{lr: 0.1}, {lr: 0.1}]", ["settings must differ", "0.1"]),
