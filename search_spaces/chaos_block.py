@@ -87,7 +87,7 @@ class Chaos:
         if self.window and setting.schedule in ENDS_AT_ZERO:
             raise BadInput(
                 f"chaos.window must go with a schedule that doesn't end at 0, got {self.window} with schedule "
-                f"'{setting.schedule}': a late window would be quiet by its learning rate alone; use schedule 'constant'"
+                f"'{setting.schedule}': its learning rate alone would quiet a late window; use schedule 'constant'"
             )
         for step in self.fork_steps or ():
             if step >= end:
