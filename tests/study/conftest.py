@@ -5,6 +5,8 @@ import os
 import pytest
 
 import study
+from study import driver
+from study.worker import run_job
 
 TINY = {
     "name": "tiny",
@@ -20,6 +22,19 @@ TINY = {
 def _own_cache(tmp_path_factory):
     """Data sets are generated into a folder of this session."""
     os.environ["TWOPHASE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Jobs run in this process, one after another, where Ray itself is not what is tested."""
+
+    def run_jobs(jobs, place, **_):
+        for job in jobs:
+            for _ in run_job(job, place):
+                pass
+        return {}
+
+    monkeypatch.setattr(driver, "run_jobs", run_jobs)
 
 
 @pytest.fixture(scope="session")

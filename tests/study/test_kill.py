@@ -18,7 +18,7 @@ from study import cli
 
 from .conftest import TINY
 
-SPACE = {**TINY, "name": "killed", "base": {**TINY["base"], "num_steps": 600}}
+SPACE = {**TINY, "name": "killed", "base": {**TINY["base"], "num_steps": 400}}
 TABLES = ("trials", "trajectory", "chaos", "divergence", "path", "cone", "kernel", "transitions")
 SECONDS = 120
 

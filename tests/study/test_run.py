@@ -152,7 +152,7 @@ def test_an_extended_study_equals_one_run_at_once(whole, tmp_path):
     assert len(results.read_commits(extended)) == 4 * (2 + 1)
 
 
-def test_the_way_out_of_a_lost_file_leads_out(whole, tmp_path):
+def test_the_way_out_of_a_lost_file_leads_out(whole, tmp_path, in_process):
     """What the error says is done, and the same space run again: nothing differs but what it cost."""
     folder = tmp_path / "tiny"
     shutil.copytree(whole.path, folder)
