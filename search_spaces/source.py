@@ -177,5 +177,7 @@ def _parse(text: str, where: str) -> Any:
     except MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise BadInput(f"{where}{line}: not YAML: {error.problem or error.context}") from None
+    except RecursionError:
+        raise BadInput(f"{where} must not be nested so deeply, nor hold itself; write it out flat") from None
     except YAMLError as error:
         raise BadInput(f"{where}: not YAML: {str(error).splitlines()[0]}") from None

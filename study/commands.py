@@ -102,12 +102,13 @@ def locate(arguments: argparse.Namespace) -> int:
     if chaos.empty:
         raise BadInput(f"study '{study.name}' has no chaos rows yet; run it first")
     derive(study, declared)
-    found = transitions(chaos, declared, by=arguments.by) if arguments.by else study.table("transitions")
+    by = list(dict.fromkeys(arguments.by or ()))
+    found = transitions(chaos, declared, by=by) if by else study.table("transitions")
     shown = select(found, arguments.indicator, arguments.magnitude)
     if arguments.json:
         print(to_json(transitions=records(shown)))
         return DONE
-    axes = arguments.by or varying_axes(found, list(LEAVES))
+    axes = by or varying_axes(found, list(LEAVES))
     print(headline_text(shown))
     print(transition_text(shown, axes))
     controls = control_text(found, shown, axes)

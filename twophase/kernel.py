@@ -5,6 +5,7 @@ Hongler 2018, arXiv:1806.07572). The literature seldom says what becomes of the 
 matrix of w(x) J(x) for rows w(x) that read the logits out, and the kind's name goes with every number made from it.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -192,6 +193,9 @@ class _Jacobian:
     def __init__(self, module: nn.Module, parameters: Mapping[str, Tensor], inputs: Tensor) -> None:
         fixed = dict(module.named_buffers())
         fixed |= {name: value.detach() for name, value in module.named_parameters() if name not in parameters}
+
+        # On a copy: functional_call doesn't put a submodule back that is registered under two names.
+        module = copy.deepcopy(module)
 
         def read(values: dict[str, Tensor], example: Tensor, rows_RC: Tensor) -> Tensor:
             logits: Tensor = functional_call(module, {**fixed, **values}, (example.unsqueeze(0),))

@@ -176,6 +176,7 @@ FILES = {
         "name: a\nchaos: {window: 10, measure_steps: [end]}",
         ["chaos must have window or measure_steps", "10", "['end']"],
     ),
+    "holds itself": ("name: a\nbase: &b\n  self: *b", ["bad.yaml", "nor hold itself"]),
     "both": ("name: a\nsettings: [{lr: 0.1}]\naxes: {lr: [0.1, 0.2]}", ["lr", "settings[0]", "axes.lr"]),
     "same setting twice": ("name: a\nsettings: [{lr: 0.1}, {lr: 0.1}]", ["settings must differ", "0.1"]),
 }

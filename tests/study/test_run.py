@@ -98,7 +98,7 @@ def test_locate_by_a_leaf_prints_one_line_each(whole, capsys):
     assert cli.main(["locate", str(whole.path), "--by", "model", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["transitions"]
     assert [(row["model"], row["num_seeds"]) for row in rows] == [("cnn", 2), ("mlp", 2)]
-    assert cli.main(["locate", str(whole.path), "--by", "data", "--json"]) == 0
+    assert cli.main(["locate", str(whole.path), "--by", "data", "--by", "data", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["transitions"]
     # Two models of two seeds each: four replicates.
     assert (row["data"], row["num_seeds"]) == ("digits", 4)

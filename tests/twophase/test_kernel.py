@@ -190,6 +190,21 @@ def test_a_projection_estimates_the_full_kernel_s_inner_products():
     assert not torch.equal(entk(module, inputs, "projection", seed=1), entk(module, inputs, "projection", seed=2))
 
 
+@pytest.mark.parametrize("kind", ["full", "trace"])
+def test_a_submodule_under_two_names_is_computed_and_left_alone(kind):
+    shared = seeded(lambda: nn.Linear(6, 6))
+    module = nn.Sequential(shared, nn.Tanh(), shared, seeded(lambda: nn.Linear(6, 3)))
+    inputs = torch.randn(NUM, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    for budget in (1, 1 << 30):
+        assert_same(entk(module, inputs, kind, memory_bytes=budget), by_hand(module, inputs, kind, None))
+    assert type(shared.weight) is nn.Parameter
+    before = shared.weight.clone()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    module(inputs).sum().backward()
+    optimizer.step()
+    assert not torch.equal(shared.weight, before)
+
+
 def test_a_module_is_left_as_it_was():
     module = seeded(Residual)
     module.train()
