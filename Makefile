@@ -8,8 +8,9 @@ STAMP := .venv/installed
 demo: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/twophase run quick
 
+# Two processes, whatever the machine: what starts Ray stays in one of them.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow

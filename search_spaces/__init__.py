@@ -4,12 +4,14 @@ from search_spaces.chaos_block import Chaos, Primary
 from search_spaces.cone_block import Cone
 from search_spaces.source import parse_overrides, preset_names, preset_summary, preset_text, space_yaml
 from search_spaces.space import Space, load
+from search_spaces.training_block import Training
 
 __all__ = [
     "Chaos",
     "Cone",
     "Primary",
     "Space",
+    "Training",
     "load",
     "parse_overrides",
     "preset_names",

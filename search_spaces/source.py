@@ -28,8 +28,9 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "chaos.primary": ("indicator", "threshold", "magnitude"),
     "cone": ("kernel", "probe_size", "probe_seed", "steps"),
     "cone.steps": ("num_log", "num_linear"),
+    "training": ("lane_width", "snapshots"),
 }
-TOP = ("name", "base", "settings", "axes", "seeds", "chaos", "cone")
+TOP = ("name", "base", "settings", "axes", "seeds", "chaos", "cone", "training")
 
 
 def preset_names() -> list[str]:

@@ -13,6 +13,7 @@ from search_spaces.axes import axis_values
 from search_spaces.chaos_block import Chaos, read_chaos
 from search_spaces.cone_block import Cone, read_cone
 from search_spaces.source import apply_overrides, read_source
+from search_spaces.training_block import Training, read_training
 from twophase.config import DEFAULTS, HEAD, LEAVES, Setting, Trial, applies, coerce, setting
 from twophase.errors import BadInput, unknown
 
@@ -30,6 +31,7 @@ class Space:
         seeds: Replicate numbers.
         chaos: What is done to each reference.
         cone: Which of its kernels are taken.
+        training: What only cost depends on.
         axes: Names of the leaves that vary.
         source: The space as written, overrides laid over it, name and device filled in: `load` makes the same of it.
     """
@@ -39,6 +41,7 @@ class Space:
     seeds: tuple[int, ...]
     chaos: Chaos
     cone: Cone
+    training: Training
     axes: tuple[str, ...]
     source: Mapping[str, Any] = field(compare=False)
 
@@ -84,6 +87,7 @@ def load(
         _seeds(raw.get("seeds", 3)),
         chaos,
         cone,
+        read_training(raw.get("training")),
         tuple(dict.fromkeys([*axes, *varying])),
         _written(raw, called, device),
     )

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 import twophase
-from study.planner import Job, lane_steps
+from study.planner import Job
 from study.worker import Place
+from twophase.children import lane_steps
 from twophase.errors import BadInput
 from twophase.exactness import MKL_MODE, MKL_VARIABLE
 

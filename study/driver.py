@@ -22,6 +22,7 @@ from study.columns import setting_columns
 from study.manifest import Declared
 from study.planner import Plan, make_plan
 from study.report import write_report
+from study.snapshots import sweep_snapshots
 from study.worker import Place, cache_folder, commit_failure
 from twophase.errors import BadInput
 
@@ -98,6 +99,7 @@ def run(space: Space, root: Path, means: Means) -> results.Study:
         # Read again under the lease: another driver may have finished in between.
         declared = manifest.declare(space, manifest.read_declared(folder))
         results.sweep(study, lease_id=lease.id)
+        sweep_snapshots(study.path)
         manifest.write_declared(folder, declared)
         if means.is_failed_retried:
             for commit in results.read_commits(study):

@@ -5,15 +5,13 @@ Perturbation time, magnitude and direction are folded into trials: a trial's chi
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
 from results import Commit
-from search_spaces import Space
+from search_spaces import Space, Training
+from twophase.children import SENTINEL, Child, Todo, lane_steps
 from twophase.config import Protocol, Setting, Trial, digest
-from twophase.experiment import SENTINEL, Child, Todo
-from twophase.lanes import MIN_LANES
-from twophase.perturb import NONE, ORDER
+from twophase.perturb import NONE
 
 Covers = dict[str, Any]
 Steps = dict[Child, set[int]]
@@ -29,6 +27,7 @@ class Job:
         whole: All that the trial then has, in case its reference can't be reproduced and all must be done again.
         reference_digest: The stored reference's, or empty.
         generation: That of the rows that are there.
+        means: What its cost depends on, and nothing else.
     """
 
     trial: Trial
@@ -36,6 +35,7 @@ class Job:
     whole: Todo
     reference_digest: str = ""
     generation: int = 0
+    means: Training = Training()
 
     @property
     def covers(self) -> Covers:
@@ -53,13 +53,15 @@ class Job:
             "whole": covers_of(self.whole),
             "reference_digest": self.reference_digest,
             "generation": self.generation,
+            "means": asdict(self.means),
         }
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> "Job":
         """The reverse of `to_json`."""
         trial = Trial(Setting(**raw["setting"]), raw["seed"], Protocol(**raw["protocol"]))
-        return cls(trial, todo_of(raw["todo"]), todo_of(raw["whole"]), raw["reference_digest"], raw["generation"])
+        todo, whole = todo_of(raw["todo"]), todo_of(raw["whole"])
+        return cls(trial, todo, whole, raw["reference_digest"], raw["generation"], Training(**raw["means"]))
 
 
 @dataclass
@@ -147,24 +149,26 @@ def make_plan(space: Space | Sequence[Space], commits: Iterable[Commit] = ()) ->
     for commit in commits:
         by_trial.setdefault(commit.trial_key, []).append(commit)
     wanted_of: dict[Trial, list[Todo]] = {}
-    for asked in [space] if isinstance(space, Space) else space:
+    spaces = [space] if isinstance(space, Space) else list(space)
+    for asked in spaces:
         for trial in asked.trials():
             wanted_of.setdefault(trial, []).append(planned(asked, trial.setting))
     plan = Plan()
+    means = spaces[-1].training if spaces else Training()
     for trial, asked_for in wanted_of.items():
         wanted = _union(asked_for)
-        _count(plan, trial, wanted)
-        _add(plan, trial, wanted, by_trial.get(trial.key, []))
+        _count(plan, trial, wanted, means)
+        _add(plan, Job(trial, wanted, wanted, means=means), by_trial.get(trial.key, []))
     plan.jobs.sort(key=lambda job: -job_cost(job))
     return plan
 
 
-def _count(plan: Plan, trial: Trial, wanted: Todo) -> None:
+def _count(plan: Plan, trial: Trial, wanted: Todo, means: Training) -> None:
     children = [child for child in wanted.measure_steps if child.perturbation != NONE]
     steps, points = trial.setting.num_steps, trial.protocol.path_points
     plan.num_trials += 1
     plan.num_children += len(children)
-    plan.lane_steps += lane_steps(trial.setting, wanted)
+    plan.lane_steps += lane_steps(trial.setting, wanted, lane_width=means.lane_width)
     plan.pair_lane_steps += 2 * steps * len(children)
     compared = sum(len(measured) for measured in wanted.measure_steps.values())
     plan.num_rows += compared * (1 + points) + len(children) * steps.bit_length() + steps.bit_length() + 8
@@ -172,7 +176,9 @@ def _count(plan: Plan, trial: Trial, wanted: Todo) -> None:
     plan.num_rows += sum(len(taken) * (len(taken) + 1) for taken in wanted.kernel_steps.values())
 
 
-def _add(plan: Plan, trial: Trial, wanted: Todo, commits: list[Commit]) -> None:
+def _add(plan: Plan, job: Job, commits: list[Commit]) -> None:
+    """Count what is there of a trial; what isn't becomes a job."""
+    wanted = job.todo
     done = [todo_of(commit.covers) for commit in commits if commit.status != "failed"]
     failed = [todo_of(commit.covers) for commit in commits if commit.status == "failed"]
     present = _union(done)
@@ -183,9 +189,9 @@ def _add(plan: Plan, trial: Trial, wanted: Todo, commits: list[Commit]) -> None:
         return
     known = next((str(c.trial["reference_digest"]) for c in commits if c.status != "failed"), "")
     generation = max((commit.generation for commit in commits), default=0)
-    job = Job(trial, missing, _union([present, wanted]), known, generation)
-    plan.jobs.append(job)
-    plan.todo_lane_steps += lane_steps(trial.setting, missing)
+    whole = _union([present, wanted])
+    plan.jobs.append(replace(job, todo=missing, whole=whole, reference_digest=known, generation=generation))
+    plan.todo_lane_steps += lane_steps(job.trial.setting, missing, lane_width=job.means.lane_width)
 
 
 def _union(todos: Iterable[Todo]) -> Todo:
@@ -230,20 +236,6 @@ def _minus(wanted: Todo, parts: list[Todo]) -> Todo | None:
 
 def _child_json(child: Child) -> list[Any]:
     return [child.fork_step, child.perturbation, child.magnitude, child.direction]
-
-
-def lane_steps(point: Setting, todo: Todo) -> int:
-    """Lane-steps that a todo trains, exactly as the experiment counts them."""
-    children = [child for child in todo.measure_steps if child.perturbation != NONE]
-    bounds = sorted({0, point.num_steps, *(child.fork_step for child in children)})
-    total = 0
-    for start, stop in pairwise(bounds):
-        alive = [child for child in children if child.fork_step <= start]
-        controls = sum(child.perturbation == ORDER for child in alive)
-        perturbed = len(alive) - controls
-        main = 1 + max(1, MIN_LANES - 1 - perturbed) + perturbed if alive else MIN_LANES
-        total += (stop - start) * (main + (max(controls, MIN_LANES) if controls else 0))
-    return total
 
 
 def job_cost(job: Job) -> float:

@@ -12,7 +12,7 @@ from ray import tune
 
 import results
 import twophase
-from study.planner import Job, lane_steps
+from study.planner import Job
 from study.worker import Place, commit_failure, is_environment_fault, prepare_process, run_job
 
 REPORT_SECONDS = 1.0
@@ -37,11 +37,11 @@ class JobRunner(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._work = config["work"]
-        self._progress: Iterator[int] | None = None
-        self._lane_steps = 0
+        self._progress: Iterator[tuple[int, int]] | None = None
+        self._lane_steps = self._total = 0
         self._began, self._next_beat = time.monotonic(), 0.0
 
-    def _open(self) -> Iterator[int]:
+    def _open(self) -> Iterator[tuple[int, int]]:
         """Read the job; here and not in `setup`, where an error would reach Ray and be tried again."""
         if self._work["version"] != twophase.__version__:
             raise OSError(errno.EIO, f"worker has twophase {twophase.__version__}, driver {self._work['version']}")
@@ -54,8 +54,8 @@ class JobRunner(tune.Trainable):
         until = time.monotonic() + REPORT_SECONDS
         try:
             self._progress = self._progress or self._open()
-            for done in self._progress:
-                self._lane_steps = done
+            for done, total in self._progress:
+                self._lane_steps, self._total = done, total
                 self._beat()
                 if time.monotonic() >= until:
                     return self._report(is_done=False)
@@ -78,7 +78,7 @@ class JobRunner(tune.Trainable):
             socket.gethostname(),
             os.getpid(),
             self._lane_steps,
-            lane_steps(trial.setting, self._job.todo),
+            self._total,
             now - self._began,
         )
         results.beat(results.open(self._place.study), heartbeat)

@@ -12,6 +12,8 @@ import torch
 
 import results
 from study.planner import Job, covers_of, parts_of
+from study.snapshots import StoredSnapshots
+from study.widths import lane_width
 from twophase import __version__
 from twophase.comparison import Row
 from twophase.config import Trial, digest
@@ -51,7 +53,7 @@ def is_environment_fault(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _ENVIRONMENT
 
 
-def run_job(job: Job, place: Place) -> Iterator[int]:
+def run_job(job: Job, place: Place) -> Iterator[tuple[int, int]]:
     """Compute what is missing of a trial and commit it.
 
     If the stored reference isn't reproduced (another torch, another device), the whole trial is computed again and
@@ -62,26 +64,32 @@ def run_job(job: Job, place: Place) -> Iterator[int]:
         place: Where.
 
     Yields:
-        Lane-steps done so far.
+        Lane-steps done so far, and all that are to be done.
     """
     setting = job.trial.setting
     load = DATA[setting.data].load
     dataset = load(setting.num_train, setting.num_test, setting.data_seed, Path(place.cache))
     study = results.open(place.study)
     spent, todo, generation = 0, job.todo, job.generation
+    snapshots = StoredSnapshots(study.path, job.trial.key, is_kept=job.means.is_snapshot_kept)
     while True:
-        experiment = Experiment(job.trial, todo, dataset, torch.device(setting.device))
+        width = job.means.lane_width or lane_width(study.path, setting, dataset, todo)
+        experiment = Experiment(
+            job.trial, todo, dataset, torch.device(setting.device), lane_width=width, snapshots=snapshots
+        )
         for done in experiment.advance():
-            yield spent + done
+            yield spent + done, spent + experiment.total_lane_steps
         spent += experiment.lane_steps
         outcome = experiment.outcome
         is_reproduced = job.reference_digest in ("", outcome.summary["reference_digest"])
         if is_reproduced or generation > job.generation:
             break
         todo, generation = job.whole, job.generation + 1
+        # They are the old reference's: the new one begins at the beginning, and leaves its own.
+        snapshots.forget()
     for part in _parts(todo, outcome):
         _commit(study, job.trial, part, place, generation)
-    yield spent
+    yield spent, spent
     results.end_beat(study, job.trial.key)
 
 

@@ -86,8 +86,8 @@ class Setting:
     warmup_steps: int = leaf(0, "steps over which the learning rate rises linearly", unit="steps", least=0, old_value=0)
     milestones: str = leaf("0.5,0.75", "where schedule step decays, as fractions of the run")
     gamma: float = leaf(0.1, "factor at each milestone of schedule step", above=0)
-    precision: str = leaf("float32", "floating-point type", choices=lambda: ("float32", "float64"))
-    engine: str = leaf("lanes", "how children are trained", choices=lambda: ("lanes",))
+    precision: str = leaf("float32", "floating-point type", choices=lambda: ("bfloat16", "float32", "float64"))
+    engine: str = leaf("lanes", "how children are trained", choices=lambda: ("lanes", "loop"))
     device: str = leaf("cpu", "type of device", choices=lambda: ("cpu", "cuda"))
 
     @property

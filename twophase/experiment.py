@@ -1,10 +1,10 @@
 """One trial: a reference, its children and its controls, trained together and compared -> rows.
 
-The batch of lanes grows: lane 0 is the reference, then sentinels, then children in order of their fork. Controls
-follow other minibatches and train in a batch of their own, step by step beside the first.
+Batches of lanes grow: lane 0 is the reference, then sentinels, then children in order of their fork. Many children are
+dealt out to groups, one batch after the other, each with its own reference and sentinel. Controls follow other
+minibatches and train in batches of their own, step by step beside the first group.
 """
 
-import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +12,19 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from twophase import chaos, lanes
+from twophase.batch import ChildBatch, ControlBatch
+from twophase.children import (
+    SENTINEL,
+    Child,
+    Todo,
+    chunks,
+    divergence_steps,
+    event_steps,
+    lane_steps,
+    least_lanes,
+    split,
+    trajectory_steps,
+)
 from twophase.comparison import Row, compare, distances
 from twophase.config import Trial
 from twophase.data import Dataset
@@ -19,45 +32,18 @@ from twophase.evaluation import Evaluator
 from twophase.lanes import LaneState
 from twophase.perturb import NO_DOSE, NONE, ORDER, Dose, perturb
 from twophase.probe import KernelProbe
+from twophase.snapshot import Snapshots
 from twophase.training import (
     DTYPES,
-    LaneTrainer,
-    MinibatchOrder,
+    TRAINERS,
+    Trainer,
     control_order,
     initial_state,
     learning_rate,
     reference_order,
 )
 
-
-@dataclass(frozen=True, order=True)
-class Child:
-    """One copy of the reference: what is done to it, and when."""
-
-    fork_step: int
-    perturbation: str
-    magnitude: float = 0.0
-    direction: int = 0
-
-
-SENTINEL = Child(0, NONE)
-
-
-@dataclass(frozen=True)
-class Todo:
-    """What of a trial is to be computed.
-
-    Attributes:
-        measure_steps: Steps at which each child is compared; the sentinel is listed like a child.
-        divergence: Children whose distance is to be followed.
-        is_trajectory_wanted: Whether the reference's learning curve is.
-        kernel_steps: Kind of kernel -> steps at which the reference's is taken.
-    """
-
-    measure_steps: Mapping[Child, tuple[int, ...]]
-    divergence: frozenset[Child] = frozenset()
-    is_trajectory_wanted: bool = True
-    kernel_steps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+__all__ = ["SENTINEL", "Child", "Experiment", "Outcome", "Todo", "fork_child"]
 
 
 @dataclass
@@ -75,18 +61,6 @@ class Outcome:
     kernel_rows: dict[str, dict[str, list[Row]]] = field(default_factory=dict)
     kernel_seconds: float = 0.0
     summary: Row = field(default_factory=dict)
-
-
-def trajectory_steps(num_steps: int) -> list[int]:
-    """Steps of the learning curve: 0, powers of two, and eighths of the run."""
-    doubling = {2**i for i in range(num_steps.bit_length()) if 2**i < num_steps}
-    return sorted({0, *doubling, *(round(i * num_steps / 8) for i in range(1, 9))})
-
-
-def divergence_steps(fork_step: int, num_steps: int) -> list[int]:
-    """Steps at which a child's distance is followed: 1, 2, 4, … after the fork, and the end."""
-    lag = range(num_steps.bit_length())
-    return sorted({fork_step + 2**i for i in lag if fork_step + 2**i < num_steps} | {num_steps})
 
 
 def fork_child(state: LaneState, child: Child, seed: int) -> tuple[LaneState, Dose]:
@@ -111,37 +85,70 @@ def fork_child(state: LaneState, child: Child, seed: int) -> tuple[LaneState, Do
 class Experiment:
     """Runs one trial; `advance` may be followed step by step, `outcome` holds what was found."""
 
-    def __init__(self, trial: Trial, todo: Todo, dataset: Dataset, device: torch.device | None = None) -> None:
-        """Place the data and build the two batches.
+    def __init__(
+        self,
+        trial: Trial,
+        todo: Todo,
+        dataset: Dataset,
+        device: torch.device | None = None,
+        *,
+        lane_width: int = 0,
+        snapshots: Snapshots | None = None,
+    ) -> None:
+        """Place the data and find out where to begin.
 
         Args:
             trial: Setting, seed and protocol.
             todo: What to compute.
             dataset: The setting's data set, anywhere.
             device: Where to train; the CPU by default.
+            lane_width: Most lanes of a batch; 0 for no bound.
+            snapshots: Earlier states of the reference, to go on from and to add to.
         """
         setting = trial.setting
         data = dataset.to(device or torch.device("cpu"), DTYPES[setting.precision])
-        start = initial_state(setting, dataset, trial.seed).map(lambda tensor: tensor.to(data.train_inputs.device))
-        self._trial, self._todo, self._seed = trial, todo, trial.seed
+        self._trial, self._todo, self._seed, self._data = trial, todo, trial.seed, data
+        self._snapshots = snapshots
         self._evaluator = Evaluator(trial, data)
         self._probe = KernelProbe(trial, data, self._evaluator, todo.kernel_steps)
-        self._main = LaneTrainer(setting, data, _repeat(start, lanes.MIN_LANES), seed=trial.seed)
-        self._controls = LaneTrainer(setting, data, _repeat(start, lanes.MIN_LANES), seed=trial.seed)
-        self._order = reference_order(setting, trial.seed)
-        self._children: list[Child] = []
-        self._control_children: list[Child] = []
-        self._control_orders: list[MinibatchOrder] = []
+        self._parts, self._part = split(todo, lane_width), todo
+        self._least, self._capacity = least_lanes(setting, lane_width), lane_width or len(todo.controls)
+        self._start, self._reference = self._begin(dataset)
+        self.total_lane_steps = lane_steps(setting, todo, lane_width=lane_width, start=self._start)
+        self._running: ChildBatch | None = None
+        self._controls: list[ControlBatch] = []
+        # References from which later groups begin.
+        self._kept: dict[int, LaneState] = {part.fork_steps[0]: self._reference for part in self._parts[1:]}
         self._doses: dict[Child, Dose] = {}
-        self._is_sentinel_exact = True
-        self._sentinel_distance = 0.0
-        self._lane_width = lanes.MIN_LANES
+        self._digests: list[str] = []
+        self._is_sentinel_exact, self._sentinel_distance = True, 0.0
+        self._sizes: dict[int, float] = {}
+        self._lane_width, self._finished = 0, 0
         self._rows: dict[str, list[Row]] = {name: [] for name in ("trajectory", "chaos", "divergence", "path")}
+
+    def _begin(self, dataset: Dataset) -> tuple[int, LaneState]:
+        """The step to begin at and the reference there: the start, or the latest snapshot before all that is wanted."""
+        start = initial_state(self._trial.setting, dataset, self._seed)
+        need = self._todo.first_step(self._trial.setting.num_steps)
+        found = self._snapshots.nearest(need, start) if self._snapshots and need else None
+        step, state = found or (0, start)
+        return step, state.map(lambda tensor: tensor.to(self._data.train_inputs.device))
 
     @property
     def lane_steps(self) -> int:
         """Lane-steps done so far."""
-        return self._main.lane_steps + self._controls.lane_steps
+        return self._finished + sum(trainer.lane_steps for trainer in self._trainers())
+
+    @property
+    def _batch(self) -> ChildBatch:
+        """The group that is training."""
+        if self._running is None:
+            raise RuntimeError("no group is training")
+        return self._running
+
+    def _trainers(self) -> list[Trainer]:
+        mine = [self._running.trainer] if self._running else []
+        return [*mine, *(batch.trainer for batch in self._controls)]
 
     def run(self) -> Outcome:
         """Run to the end."""
@@ -159,41 +166,64 @@ class Experiment:
             Lane-steps done so far.
         """
         began = time.perf_counter()
-        for step in self._events():
-            while self._main.step < step:
-                self._train(min(step, self._main.step + stretch))
-                yield self.lane_steps
-            self._visit(step)
+        for number in range(len(self._parts)):
+            self._open(number)
+            for step in self._events(number):
+                while self._batch.trainer.step < step:
+                    self._train(min(step, self._batch.trainer.step + stretch))
+                    yield self.lane_steps
+                self._visit(step)
+            self._close()
         self.outcome = self._conclude(time.perf_counter() - began)
 
-    def _events(self) -> list[int]:
-        setting, todo = self._trial.setting, self._todo
-        steps = {0, setting.num_steps} | self._probe.steps
-        for child, measured in todo.measure_steps.items():
-            steps |= {child.fork_step, *measured}
-        for child in todo.divergence:
-            steps |= set(divergence_steps(child.fork_step, setting.num_steps))
-        if todo.is_trajectory_wanted:
-            steps |= set(trajectory_steps(setting.num_steps))
-        return sorted(steps)
+    def _open(self, number: int) -> None:
+        """Begin a group: the first at the start, the others at their first fork, with the reference as it was there."""
+        self._part = self._parts[number]
+        first = self._part.fork_steps[0] if number else self._start
+        reference = self._kept[first] if number else self._reference
+        trainer = self._trainer(_repeat(reference, self._least), first)
+        self._running = ChildBatch(trainer, reference_order(self._trial.setting, self._seed), self._least)
+
+    def _close(self) -> None:
+        """Take from a finished group what outlives it."""
+        batch = self._batch
+        self._digests.append(lanes.state_digest(batch.trainer.state))
+        for row in self._rows["chaos"]:
+            row.setdefault("reference_digest", self._digests[-1])
+        if len(self._digests) == 1:
+            self._reference = lanes.fork(batch.trainer.state)
+        # Rows of one trial have one reference: a group that trained another one proves nothing.
+        self._is_sentinel_exact &= batch.is_sentinel_exact and self._digests[-1] == self._digests[0]
+        self._sentinel_distance = max(self._sentinel_distance, batch.sentinel_distance)
+        self._lane_width = max(self._lane_width, batch.lane_width)
+        self._finished = self.lane_steps
+        self._controls = []
+        self._running = None
+
+    def _trainer(self, state: LaneState, step: int) -> Trainer:
+        setting = self._trial.setting
+        return TRAINERS[setting.engine](setting, self._data, state, seed=self._seed, step=step)
+
+    def _events(self, number: int) -> list[int]:
+        steps = event_steps(self._part, self._trial.setting.num_steps)
+        if number == 0:
+            steps |= {self._start, *self._kept, *(self._todo.fork_steps if self._snapshots else ())}
+        return sorted(step for step in steps if step >= self._batch.trainer.step)
 
     def _train(self, until: int) -> None:
-        self._main.advance(until, [self._order])
-        if self._control_children:
-            self._controls.advance(until, self._control_orders)
-        else:
-            self._controls.step = until
+        self._batch.advance(until)
+        for batch in self._controls:
+            batch.advance(until)
 
     def _visit(self, step: int) -> None:
-        state = self._main.state
-        measured = [child for child, steps in self._todo.measure_steps.items() if step in steps]
-        due = [child for child in self._todo.divergence if step in self._divergence_steps(child)]
-        forking = [c for c in self._todo.measure_steps if c.fork_step == step and c.perturbation != NONE]
+        state = self._batch.trainer.state
+        measured = [child for child, steps in self._part.measure_steps.items() if step in steps]
+        due = [child for child in self._part.divergence if step in self._divergence_steps(child)]
+        forking = [c for c in self._part.measure_steps if c.fork_step == step and c.perturbation != NONE]
         if measured or forking or step == self._trial.setting.num_steps:
-            self._check_sentinels(state)
-        if self._todo.is_trajectory_wanted and step in trajectory_steps(self._trial.setting.num_steps):
-            self._record_trajectory(state, step)
-        self._probe.visit(state, step)
+            self._batch.check_sentinels(state)
+        if self._part is self._parts[0]:
+            self._visit_reference(state, step)
         if measured or due:
             together, index = self._together(state)
             self._record_divergence(together, index, due, step)
@@ -201,55 +231,50 @@ class Experiment:
         if forking:
             self._fork(state, sorted(forking), step)
 
+    def _visit_reference(self, state: LaneState, step: int) -> None:
+        """What is taken of the reference, once per trial."""
+        if self._todo.is_trajectory_wanted and step in trajectory_steps(self._trial.setting.num_steps):
+            self._record_trajectory(state, step)
+        self._probe.visit(state, step)
+        if step in self._kept:
+            self._kept[step] = lanes.fork(state)
+        if self._snapshots and step in self._todo.fork_steps:
+            self._snapshots.keep(step, lanes.fork(state))
+
     def _divergence_steps(self, child: Child) -> list[int]:
         return divergence_steps(child.fork_step, self._trial.setting.num_steps)
 
-    def _check_sentinels(self, state: LaneState) -> None:
-        """Compare every sentinel with the reference, bit by bit, since its last fork."""
-        num_sentinels = state.num_lanes - 1 - len(self._children)
-        for lane in range(1, 1 + num_sentinels):
-            self._is_sentinel_exact &= lanes.is_exact_copy(state, lane)
-            apart = float(chaos.distance(lanes.take(state, [0, lane]))[1])
-            # NaN - NaN is NaN, though the bits agree: a diverged reference is no broken sentinel.
-            self._sentinel_distance = max(self._sentinel_distance, 0.0 if math.isnan(apart) else apart)
-
     def _together(self, state: LaneState) -> tuple[LaneState, dict[Child, int]]:
-        """Put both batches into one: lane 0 the reference, lane 1 a sentinel, then children, then controls."""
-        first_child = state.num_lanes - len(self._children)
-        parts = [lanes.take(state, [0, 1, *range(first_child, state.num_lanes)])]
-        if self._control_children:
-            parts.append(lanes.take(self._controls.state, range(len(self._control_children))))
-        order = [SENTINEL, *self._children, *self._control_children]
+        """Put all batches into one: lane 0 the reference, lane 1 a sentinel, then children, then controls."""
+        parts = [self._batch.compared(state), *(batch.state for batch in self._controls)]
+        controls = [control for batch in self._controls for control in batch.controls]
+        order = [SENTINEL, *self._batch.children, *controls]
         return lanes.stack(parts), {child: lane + 1 for lane, child in enumerate(order)}
 
     def _fork(self, state: LaneState, forking: list[Child], step: int) -> None:
         """Fork children, controls and, anew, the sentinels, all by `fork_child`."""
         made = {child: fork_child(state, child, self._seed) for child in forking}
         self._doses |= {child: dose for child, (_, dose) in made.items()}
-        perturbed = [child for child in forking if child.perturbation != ORDER]
-        first_child = state.num_lanes - len(self._children)
-        kept = [lanes.take(state, range(first_child, state.num_lanes))] if self._children else []
-        self._children += perturbed
-        num_sentinels = max(1, lanes.MIN_LANES - 1 - len(self._children))
+        copies = {child: copy for child, (copy, _) in made.items()}
         sentinel = replace(SENTINEL, fork_step=step)
-        sentinels = [fork_child(state, sentinel, self._seed)[0] for _ in range(num_sentinels)]
-        self._main.load(lanes.stack([lanes.fork(state), *sentinels, *kept, *(made[c][0] for c in perturbed)]))
-        self._lane_width = max(self._lane_width, self._main.num_lanes)
-        self._fork_controls({c: made[c][0] for c in forking if c.perturbation == ORDER})
+        perturbed = {child: copy for child, copy in copies.items() if child.perturbation != ORDER}
+        self._batch.grow(state, perturbed, lambda: fork_child(state, sentinel, self._seed)[0])
+        self._fork_controls({child: copy for child, copy in copies.items() if child.perturbation == ORDER}, step)
 
-    def _fork_controls(self, forked: Mapping[Child, LaneState]) -> None:
-        """Append controls to their batch, padded with copies of its first lane."""
-        if not forked:
-            return
-        old = len(self._control_children)
-        present = [lanes.take(self._controls.state, range(old))] if old else []
-        state = lanes.stack([*present, *forked.values()])
-        self._control_children += forked
-        setting, total = self._trial.setting, len(self._control_children)
-        orders = [control_order(setting, self._seed, c.fork_step, c.direction) for c in self._control_children]
-        padding = max(0, lanes.MIN_LANES - total)
-        self._controls.load(lanes.take(state, [*range(total), *[0] * padding]))
-        self._control_orders = [*orders, *orders[:1] * padding]
+    def _fork_controls(self, forked: Mapping[Child, LaneState], step: int) -> None:
+        """Put controls where they belong, in the batches that `chunks` makes of all of them."""
+        setting = self._trial.setting
+        least = 1 if setting.engine == "loop" else self._least
+        for chunk in chunks(self._todo.controls, self._capacity):
+            mine = [control for control in chunk if control in forked]
+            if not mine:
+                continue
+            batch = next((b for b in self._controls if b.controls[0] in chunk), None)
+            if batch is None:
+                batch = ControlBatch(self._trainer(forked[mine[0]], step), least)
+                self._controls.append(batch)
+            orders = [control_order(setting, self._seed, c.fork_step, c.direction) for c in mine]
+            batch.grow({control: forked[control] for control in mine}, orders)
 
     def _record_trajectory(self, state: LaneState, step: int) -> None:
         reference = lanes.fork(state)
@@ -281,22 +306,21 @@ class Experiment:
         few = lanes.take(state, [0, *(index[child] for child in measured)])
         doses = [self._doses.get(child, NO_DOSE) for child in measured]
         rows, paths = compare(few, self._evaluator, doses, self._trial.protocol.path_points)
-        size = float(chaos.parameter_norm(few)[0])
+        self._sizes[step] = float(chaos.parameter_norm(few)[0])
         for child, row, path in zip(measured, rows, paths, strict=True):
             keys = {**_child_keys(child), "measure_step": step}
-            # A sentinel's distance is the greatest of any stretch, also of one before its last fork.
-            moved = distances(self._sentinel_distance, size) if child == SENTINEL else {}
-            self._rows["chaos"].append({**keys, **row, **moved})
+            self._rows["chaos"].append({**keys, **row})
             self._rows["path"] += [{**keys, **point} for point in path]
 
     def _conclude(self, wall_seconds: float) -> Outcome:
-        final = lanes.fork(self._main.state)
-        digest = lanes.state_digest(final)
+        final, digest = self._reference, self._digests[0]
         scores = self._evaluator.scores(final, recompute=False)
         has_loss = bool((scores.train_loss[0] + scores.test_loss[0]).isfinite())
         has_diverged = not (bool(lanes.is_finite(final)[0]) and has_loss)
         for row in self._rows["chaos"]:
-            row["reference_digest"] = digest
+            # A sentinel's distance is the greatest of any stretch of any group, also of one before its last fork.
+            if row["perturbation"] == NONE:
+                row.update(distances(self._sentinel_distance, self._sizes[row["measure_step"]]))
         summary = {
             "status": "diverged" if has_diverged else "ok",
             "is_sentinel_exact": self._is_sentinel_exact,

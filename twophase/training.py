@@ -1,5 +1,6 @@
 """The training loop: minibatches, schedule, and one step for every lane."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -17,7 +18,8 @@ from twophase.optimizers import clip_lanes, make_optimizer, set_step
 from twophase.schedules import SCHEDULES
 from twophase.seeding import stream
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+DTYPES = {"bfloat16": torch.float32, "float32": torch.float32, "float64": torch.float64}
+"""Type of parameters, optimiser state and all that is measured; ``bfloat16`` is autocast in training alone."""
 
 
 class MinibatchOrder:
@@ -29,6 +31,8 @@ class MinibatchOrder:
     def __init__(self, setting: Setting, seed: int, *purpose: str | int, first_step: int = 0) -> None:
         self._num_train, self._batch_size = setting.num_train, setting.batch_size
         self._seed, self._purpose, self._first_step = seed, purpose, first_step
+        # Resident where it is used: nothing is copied, and nothing waited for, at each step.
+        self._device = torch.device(setting.device)
         self._epoch, self._batches = -1, torch.empty(0)
 
     def batch(self, step: int) -> Int[Tensor, " B"]:
@@ -37,7 +41,7 @@ class MinibatchOrder:
         epoch, position = divmod(step - self._first_step, per_epoch)
         if epoch != self._epoch:
             shuffle = torch.randperm(self._num_train, generator=stream(self._seed, *self._purpose, epoch))
-            self._batches = shuffle[: per_epoch * self._batch_size].view(per_epoch, self._batch_size)
+            self._batches = shuffle[: per_epoch * self._batch_size].view(per_epoch, self._batch_size).to(self._device)
             self._epoch = epoch
         return self._batches[position]
 
@@ -83,13 +87,43 @@ def lane_losses(logits: Float[Tensor, "K B C"], labels: Tensor) -> Float[Tensor,
     return F.cross_entropy(logits.flatten(0, 1), flat, reduction="none").view(num_lanes, batch).mean(1)
 
 
-class LaneTrainer:
-    """Trains K lanes in one batch of arithmetic.
+class Trainer(ABC):
+    """Trains K lanes from step to step.
 
     Attributes:
         step: Number of updates done.
         lane_steps: Updates done, counted once per lane.
     """
+
+    step: int
+    lane_steps: int
+
+    @property
+    @abstractmethod
+    def state(self) -> LaneState:
+        """A copy of the state of all lanes."""
+
+    @abstractmethod
+    def load(self, state: LaneState) -> None:
+        """Go on from a state of any number of lanes, at the same step."""
+
+    @abstractmethod
+    def advance(self, until: int, orders: Sequence[MinibatchOrder]) -> None:
+        """Train to step `until`.
+
+        Args:
+            until: The step to reach.
+            orders: One order that all lanes follow, or one per lane.
+        """
+
+    @property
+    @abstractmethod
+    def num_lanes(self) -> int:
+        """Number of lanes K."""
+
+
+class LaneTrainer(Trainer):
+    """Trains K lanes in one batch of arithmetic."""
 
     def __init__(self, setting: Setting, dataset: Dataset, state: LaneState, *, seed: int, step: int = 0) -> None:
         """Begin at `state`.
@@ -123,12 +157,7 @@ class LaneTrainer:
         lanes.write(state, self._model, self._optimizer)
 
     def advance(self, until: int, orders: Sequence[MinibatchOrder]) -> None:
-        """Train to step `until`.
-
-        Args:
-            until: The step to reach.
-            orders: One order that all lanes follow, or one per lane.
-        """
+        """Train all lanes to step `until` together."""
         self._model.train()
         while self.step < until:
             self._update(self._minibatch(orders))
@@ -137,8 +166,7 @@ class LaneTrainer:
 
     def _minibatch(self, orders: Sequence[MinibatchOrder]) -> Int[Tensor, "..."]:
         indices = [order.batch(self.step) for order in orders]
-        chosen = indices[0] if len(indices) == 1 else torch.stack(indices)
-        return chosen.to(self._dataset.train_inputs.device, non_blocking=True)
+        return indices[0] if len(indices) == 1 else torch.stack(indices)
 
     def _inputs(self, indices: Int[Tensor, "..."]) -> Tensor:
         """Training inputs of a minibatch, augmented by this step's draw whoever trains on them."""
@@ -147,14 +175,68 @@ class LaneTrainer:
             return inputs
         return self._augment(inputs, len(self._dataset.input_shape) - 1, stream(self._seed, "augmentation", self.step))
 
+    def _losses(self, indices: Int[Tensor, "..."]) -> Float[Tensor, " K"]:
+        is_half = self._setting.precision == "bfloat16"
+        with torch.autocast(self._dataset.train_inputs.device.type, torch.bfloat16, enabled=is_half):
+            logits = self._model(self._inputs(indices))
+        return lane_losses(logits.to(self._dataset.train_inputs.dtype), self._dataset.train_labels[indices])
+
     def _update(self, indices: Int[Tensor, "..."]) -> None:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self._setting, self.step)
         self._optimizer.zero_grad(set_to_none=True)
-        logits = self._model(self._inputs(indices))
         # The sum's gradient with respect to a lane is that lane's own: no lane sees another.
-        torch.autograd.backward(lane_losses(logits, self._dataset.train_labels[indices]).sum())
+        torch.autograd.backward(self._losses(indices).sum())
         if self._setting.clip_norm:
             clip_lanes(list(self._model.parameters()), self._setting.clip_norm)
         set_step(self._optimizer, self.step)
         self._optimizer.step()
+
+
+class LoopTrainer(Trainer):
+    """Trains K lanes one after the other by the kernels of a single network; convolutions in channels_last.
+
+    A network among lanes and the same network alone round differently: what this trains is compared with nothing that
+    lanes trained.
+    """
+
+    def __init__(self, setting: Setting, dataset: Dataset, state: LaneState, *, seed: int, step: int = 0) -> None:
+        """Begin at `state`; see `LaneTrainer`."""
+        self._one = LaneTrainer(setting, dataset, lanes.fork(state), seed=seed, step=step)
+        self.step, self.lane_steps = step, 0
+        self.load(state)
+
+    @property
+    def state(self) -> LaneState:
+        """A copy of the state of all lanes."""
+        return lanes.stack(self._lanes)
+
+    @property
+    def num_lanes(self) -> int:
+        """Number of lanes K."""
+        return len(self._lanes)
+
+    def load(self, state: LaneState) -> None:
+        """Go on from a state of any number of lanes, at the same step."""
+        self._lanes = [lanes.fork(state, lane).map(_channels_last) for lane in range(state.num_lanes)]
+
+    def advance(self, until: int, orders: Sequence[MinibatchOrder]) -> None:
+        """Train each lane to step `until`, then the next."""
+        for lane, state in enumerate(self._lanes):
+            self._one.load(state)
+            self._one.step = self.step
+            self._one.advance(until, orders if len(orders) == 1 else [orders[lane]])
+            self._lanes[lane] = self._one.state
+        self.lane_steps += (until - self.step) * len(self._lanes)
+        self.step = until
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    """Lay out a convolution's weight [1, out, in, h, w], and what is shaped like it, with channels innermost."""
+    if tensor.dim() != 5:
+        return tensor
+    return tensor[0].contiguous(memory_format=torch.channels_last).unsqueeze(0)
+
+
+TRAINERS: dict[str, type[LaneTrainer | LoopTrainer]] = {"lanes": LaneTrainer, "loop": LoopTrainer}
+"""How children are trained, by the name of the engine."""

@@ -1,6 +1,7 @@
 """One real study, run once for all tests that read it."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,13 @@ TINY = {
     "chaos": {"fork_steps": [0, 20, 40], "magnitudes": [1e-2, 1e-3], "num_directions": 1, "train_sample": 256},
     "cone": {"probe_size": 16, "steps": [0, 10, 30, 60]},
 }
+
+
+def pytest_collection_modifyitems(items):
+    """All tests of this folder in one process, where several share the test run: they share a study, and Ray."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("study"))
 
 
 @pytest.fixture(scope="session", autouse=True)

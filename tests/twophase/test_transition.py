@@ -271,7 +271,7 @@ def test_mean_of_huge_values_is_not_a_divergence() -> None:
         [None, None, 0],
         iter([7, 7.0, 3]),
     ],
-    ids=str,
+    ids=lambda groups: type(groups).__name__,
 )
 def test_groups_of_any_kind(groups: object) -> None:
     transition = locate_transition(STEPS, [EARLY, EARLY, LATE], groups=groups, threshold=0.5)

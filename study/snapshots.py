@@ -1,0 +1,85 @@
+"""The snapshots of a study: `_snapshots/<trial_key>/<step>-<digest>.safetensors`, named for what is in them.
+
+A cache, nothing more: what is damaged, foreign or lost is told of and computed again.
+"""
+
+import hashlib
+import logging
+import re
+from pathlib import Path
+
+from results.files import is_temp, write_bytes
+from twophase.lanes import LaneState
+from twophase.snapshot import SnapshotError, Snapshots, from_bytes, note_of, to_bytes
+
+FOLDER = "_snapshots"
+_NAME = re.compile(r"(\d+)-([0-9a-f]{16})\.safetensors")
+_log = logging.getLogger(__name__)
+
+
+class StoredSnapshots(Snapshots):
+    """Snapshots of one trial."""
+
+    def __init__(self, study: Path, trial_key: str, *, is_kept: bool) -> None:
+        """Point at a trial's folder.
+
+        Args:
+            study: The study's folder.
+            trial_key: The trial.
+            is_kept: Whether more are written, or those that are there only read.
+        """
+        self._folder, self._trial_key, self._is_kept = study / FOLDER / trial_key, trial_key, is_kept
+
+    def nearest(self, step: int, like: LaneState) -> tuple[int, LaneState] | None:
+        """The latest sound snapshot at or before a step."""
+        for path in sorted(self._files(), key=_step_of, reverse=True):
+            if _step_of(path) <= step:
+                try:
+                    return _step_of(path), self._read(path, like)
+                except (SnapshotError, OSError) as error:
+                    _log.warning("snapshot %s is refused and computed again: %s", path, error)
+        return None
+
+    def keep(self, step: int, state: LaneState) -> None:
+        """Write a snapshot, whole or not at all, unless it is there."""
+        if not self._is_kept:
+            return
+        data = to_bytes(state, self._note(step))
+        path = self._folder / f"{step}-{_digest(data)}.safetensors"
+        if not path.exists() or path.read_bytes() != data:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_bytes(path, data)
+
+    def forget(self) -> None:
+        """Remove all of the trial's snapshots."""
+        for path in self._files():
+            path.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        return [path for path in self._folder.glob("*.safetensors") if _NAME.fullmatch(path.name)]
+
+    def _read(self, path: Path, like: LaneState) -> LaneState:
+        data = path.read_bytes()
+        if _digest(data) != _NAME.fullmatch(path.name)[2]:  # type: ignore[index] # `_files` lists no other
+            raise SnapshotError("its content is not what its name says")
+        if note_of(data) != self._note(_step_of(path)):
+            raise SnapshotError("it is of another trial or step")
+        return from_bytes(data, like)
+
+    def _note(self, step: int) -> dict[str, str]:
+        return {"trial_key": self._trial_key, "step": str(step)}
+
+
+def sweep_snapshots(study: Path) -> None:
+    """Remove what a killed worker left half written."""
+    for path in (study / FOLDER).glob("*/.*"):
+        if is_temp(path):
+            path.unlink()
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.partition("-")[0])
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

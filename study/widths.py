@@ -1,0 +1,73 @@
+"""The lane width of each model, input, batch and device of a study: measured once, pinned in its folder."""
+
+import contextlib
+import json
+import os
+import platform
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+import torch
+
+from results.files import json_bytes, temp_path, write_flushed
+from twophase.children import Todo, is_width_fixed
+from twophase.config import Setting, digest
+from twophase.data import Dataset
+from twophase.width import bytes_per_lane, measure_width
+
+FOLDER = "_lane_widths"
+ALWAYS_TOGETHER = 32
+"""Up to so many lanes nothing is gained by measuring."""
+_MEMORY_SHARE = 0.5
+_OUTSIDE = {"num_train", "num_test", "data_seed", "lr", "momentum", "weight_decay", "num_steps", "schedule", "engine"}
+"""Leaves that a step's cost doesn't hang on."""
+
+
+def lane_width(study: Path, setting: Setting, dataset: Dataset, todo: Todo) -> int:
+    """The width that a job's batches are to have.
+
+    Args:
+        study: The study's folder.
+        setting: What is trained.
+        dataset: Its data.
+        todo: What is wanted.
+
+    Returns:
+        The study's pinned width, or a fresh one, pinned from now on; 0, no bound, where there is nothing to choose.
+    """
+    if setting.engine == "loop":
+        return 0
+    needed, device = 2 + len(todo.perturbed), torch.device(setting.device)
+    path = study / FOLDER / f"{_key(setting, dataset, device)}.json"
+    if not path.exists():
+        memory = _memory_bytes(device)
+        is_free = needed <= ALWAYS_TOGETHER and not is_width_fixed(setting)
+        if is_free and needed * bytes_per_lane(setting, dataset, device) <= memory:
+            return 0
+        found = measure_width(setting, dataset, device, most=needed, memory_bytes=memory)
+        _pin(path, json_bytes({"setting": setting.values(), **asdict(found)}))
+    return int(json.loads(path.read_text(encoding="utf-8"))["lane_width"])
+
+
+def _pin(path: Path, data: bytes) -> None:
+    """Put a file there, whole, unless another worker was first."""
+    path.parent.mkdir(exist_ok=True)
+    temp = temp_path(path)
+    write_flushed(temp, data)
+    with contextlib.suppress(FileExistsError):
+        os.link(temp, path)
+    temp.unlink()
+
+
+def _key(setting: Setting, dataset: Dataset, device: torch.device) -> str:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    leaves = {leaf: value for leaf, value in setting.identity().items() if leaf not in _OUTSIDE}
+    return digest({"device_name": name, "input_shape": dataset.input_shape, **leaves})
+
+
+def _memory_bytes(device: torch.device) -> int:
+    """What a batch may take: half of what is free, on a CPU shared by as many trials as there are cores."""
+    if device.type == "cuda":
+        return int(_MEMORY_SHARE * torch.cuda.mem_get_info(device)[0])
+    return int(_MEMORY_SHARE * psutil.virtual_memory().available / (os.cpu_count() or 1))

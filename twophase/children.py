@@ -1,0 +1,159 @@
+"""What of a trial is computed: children, when they are measured, how they are dealt out to batches, what that costs."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from twophase.config import Setting
+from twophase.lanes import MIN_LANES
+from twophase.perturb import NONE, ORDER
+
+MIN_WIDTH = MIN_LANES
+"""Least width of a group: the reference, a sentinel, and two children."""
+
+
+@dataclass(frozen=True, order=True)
+class Child:
+    """One copy of the reference: what is done to it, and when."""
+
+    fork_step: int
+    perturbation: str
+    magnitude: float = 0.0
+    direction: int = 0
+
+
+SENTINEL = Child(0, NONE)
+
+
+@dataclass(frozen=True)
+class Todo:
+    """What of a trial is to be computed.
+
+    Attributes:
+        measure_steps: Steps at which each child is compared; the sentinel is listed like a child.
+        divergence: Children whose distance is to be followed.
+        is_trajectory_wanted: Whether the reference's learning curve is.
+        kernel_steps: Kind of kernel -> steps at which the reference's is taken.
+    """
+
+    measure_steps: Mapping[Child, tuple[int, ...]]
+    divergence: frozenset[Child] = frozenset()
+    is_trajectory_wanted: bool = True
+    kernel_steps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def perturbed(self) -> list[Child]:
+        """Children that train on the reference's minibatches, in order of their fork."""
+        return sorted(child for child in self.measure_steps if child.perturbation not in (NONE, ORDER))
+
+    @property
+    def controls(self) -> list[Child]:
+        """Children that follow minibatches of their own, in order of their fork."""
+        return sorted(child for child in self.measure_steps if child.perturbation == ORDER)
+
+    @property
+    def fork_steps(self) -> list[int]:
+        """Steps at which children or controls are forked, ascending."""
+        return sorted({child.fork_step for child in (*self.perturbed, *self.controls)})
+
+    def first_step(self, num_steps: int) -> int:
+        """The earliest step of the reference that is needed."""
+        probed = [step for taken in self.kernel_steps.values() for step in taken]
+        return 0 if self.is_trajectory_wanted else min([num_steps, *self.fork_steps, *probed])
+
+
+def trajectory_steps(num_steps: int) -> list[int]:
+    """Steps of the learning curve: 0, powers of two, and eighths of the run."""
+    doubling = {2**i for i in range(num_steps.bit_length()) if 2**i < num_steps}
+    return sorted({0, *doubling, *(round(i * num_steps / 8) for i in range(1, 9))})
+
+
+def divergence_steps(fork_step: int, num_steps: int) -> list[int]:
+    """Steps at which a child's distance is followed: 1, 2, 4, … after the fork, and the end."""
+    lag = range(num_steps.bit_length())
+    return sorted({fork_step + 2**i for i in lag if fork_step + 2**i < num_steps} | {num_steps})
+
+
+def event_steps(todo: Todo, num_steps: int) -> set[int]:
+    """Steps at which something of a todo happens."""
+    steps = {num_steps, *(step for taken in todo.kernel_steps.values() for step in taken)}
+    for child, measured in todo.measure_steps.items():
+        steps |= {child.fork_step, *measured}
+    for child in todo.divergence:
+        steps |= set(divergence_steps(child.fork_step, num_steps))
+    return steps | set(trajectory_steps(num_steps)) if todo.is_trajectory_wanted else steps
+
+
+def is_width_fixed(setting: Setting) -> bool:
+    """Tell whether lane 0 may depend on how many lanes train with it, so that every batch must have the same number.
+
+    On a CPU it doesn't from four lanes on, which the tests hold; of a GPU nothing is assumed.
+    """
+    return setting.device != "cpu"
+
+
+def least_lanes(setting: Setting, lane_width: int) -> int:
+    """Fewest lanes of a batch that holds a reference."""
+    if setting.engine == "loop":
+        return 2
+    return max(MIN_LANES, lane_width) if is_width_fixed(setting) else MIN_LANES
+
+
+def split(todo: Todo, lane_width: int) -> list[Todo]:
+    """Deal children out to groups of at most `lane_width` lanes, a reference and a sentinel in each.
+
+    Args:
+        todo: What is wanted.
+        lane_width: Most lanes of a group; 0 for no bound.
+
+    Returns:
+        One todo per group, in order of fork, so that later groups begin later. The first does what is done once:
+        controls, learning curve, kernels, the sentinel's row.
+    """
+    perturbed = todo.perturbed
+    groups = chunks(perturbed, lane_width - 2 if lane_width else len(perturbed)) or [[]]
+    once = {child: steps for child, steps in todo.measure_steps.items() if child not in set(perturbed)}
+    dealt = []
+    for number, group in enumerate(groups):
+        measured = {child: todo.measure_steps[child] for child in group}
+        followed = todo.divergence & ({*group, *once} if number == 0 else {*group})
+        if number == 0:
+            dealt.append(replace(todo, measure_steps={**once, **measured}, divergence=followed))
+        else:
+            dealt.append(Todo(measured, followed, is_trajectory_wanted=False))
+    return dealt
+
+
+def chunks(children: Sequence[Child], most: int) -> list[list[Child]]:
+    """Cut a list into as few runs of at most `most` as will do, of lengths that differ by one at most."""
+    count = -(-len(children) // most) if children else 0
+    bounds = [round(i * len(children) / count) for i in range(count + 1)] if count else []
+    return [list(children[start:stop]) for start, stop in pairwise(bounds)]
+
+
+def lane_steps(setting: Setting, todo: Todo, *, lane_width: int = 0, start: int = 0) -> int:
+    """Lane-steps that a todo trains, exactly as the experiment counts them.
+
+    Args:
+        setting: What is trained.
+        todo: What is wanted.
+        lane_width: Most lanes of a group; 0 for no bound.
+        start: The step of the snapshot that the reference goes on from.
+    """
+    least, end, total = least_lanes(setting, lane_width), setting.num_steps, 0
+    for number, part in enumerate(split(todo, lane_width)):
+        forks = [child.fork_step for child in part.perturbed]
+        total += _batch_steps(forks, min(forks) if number else start, end, extra=2, least=least)
+    for chunk in chunks(todo.controls, lane_width or len(todo.controls)):
+        forks = [child.fork_step for child in chunk]
+        total += _batch_steps(forks, min(forks), end, extra=0, least=1 if setting.engine == "loop" else least)
+    return total
+
+
+def _batch_steps(forks: Iterable[int], start: int, end: int, *, extra: int, least: int) -> int:
+    """Lane-steps of one growing batch."""
+    forks = sorted(forks)
+    bounds = sorted({start, end, *forks})
+    return sum(
+        (stop - since) * max(least, extra + sum(fork <= since for fork in forks)) for since, stop in pairwise(bounds)
+    )
