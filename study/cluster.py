@@ -40,6 +40,9 @@ _IN_WORKERS = {
     MKL_VARIABLE: MKL_MODE,
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # Memory of one step is used by the next: glibc need not hand it back to the kernel and have it zeroed in between.
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**31),
 }
 
 

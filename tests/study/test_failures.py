@@ -54,7 +54,7 @@ def sabotage(monkeypatch, tmp_path):
     def run_or_raise(job, place):
         plot.ran.append(job.trial.seed)
         if plot.error and job.trial.seed in plot.seeds:
-            yield 1
+            yield 1, 2
             raise plot.error
         yield from run_job(job, place)
 

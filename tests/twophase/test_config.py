@@ -144,7 +144,7 @@ BAD = [
     ({"schedule": "step", "gamma": 0}, ["gamma", "> 0", "got 0"]),
     ({"precision": "float16"}, ["precision", "'float16'", "float64"]),
     ({"device": "tpu"}, ["device", "'tpu'", "cpu"]),
-    ({"engine": "loop"}, ["engine", "'loop'", "lanes"]),
+    ({"engine": "vmap"}, ["engine", "'vmap'", "lanes", "loop"]),
 ]
 
 

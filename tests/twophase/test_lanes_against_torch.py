@@ -18,6 +18,8 @@ from twophase.training import (
 
 # Sums of a few hundred terms of order 1 in float64, in another order.
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}
+# Nets without normalisation, at lr 0.1, make a million times as much of a rounding within five steps.
+AFTER_STEPS = {"rtol": 1e-9, "atol": 1e-9}
 NUM_LANES = 5
 
 CASES = [
@@ -62,12 +64,12 @@ class Case:
             return [reference_order(self.setting, 0)] * NUM_LANES
         return [control_order(self.setting, 0, 0, k) for k in range(NUM_LANES)]
 
-    def compare(self, state):
+    def compare(self, state, tolerance=TOLERANCE):
         for k, network in enumerate(self.plain):
             for name, value in network.named_parameters():
-                torch.testing.assert_close(state.parameters[name][k].reshape(value.shape), value.detach(), **TOLERANCE)
+                torch.testing.assert_close(state.parameters[name][k].reshape(value.shape), value.detach(), **tolerance)
             for name, value in state.buffers.items():
-                torch.testing.assert_close(value[k], network.get_buffer(name), **TOLERANCE)
+                torch.testing.assert_close(value[k], network.get_buffer(name), **tolerance)
 
 
 @every_order
@@ -125,8 +127,8 @@ def test_five_steps_of_sgd(model, norm_layer, input_shape, activation, is_shared
             schedule.step()
         for name, parameter in single.named_parameters():
             momentum = trainer.state.optimizer[name, "momentum_buffer"][k].reshape(parameter.shape)
-            torch.testing.assert_close(momentum, optimizer.state[parameter]["momentum_buffer"], **TOLERANCE)
-    case.compare(trainer.state)
+            torch.testing.assert_close(momentum, optimizer.state[parameter]["momentum_buffer"], **AFTER_STEPS)
+    case.compare(trainer.state, AFTER_STEPS)
 
 
 @pytest.mark.parametrize("num_steps", [1, 7, 100])

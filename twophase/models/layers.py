@@ -56,8 +56,11 @@ class LaneLinear(LaneLayer):
         _draw(self.weight, self.bias, self.weight.shape[2], init, generator)
 
     def forward(self, x: Float[Tensor, "K B in"]) -> Float[Tensor, "K B out"]:
-        """Apply every lane's own map to its own features."""
-        return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.transpose(1, 2))
+        """Apply every lane's own map to its own features.
+
+        Features lie in memory before examples: so the weight's gradient comes out as the weight lies, and isn't copied.
+        """
+        return torch.baddbmm(self.bias.unsqueeze(2), self.weight, x.transpose(1, 2)).transpose(1, 2)
 
 
 class LaneConv(LaneLayer):
