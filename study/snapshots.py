@@ -1,6 +1,7 @@
 """The snapshots of a study: `_snapshots/<trial_key>/<step>-<digest>.safetensors`, named for what is in them.
 
-A cache, nothing more: what is damaged, foreign or lost is told of and computed again.
+Beside them, of a long trial that runs, one checkpoint of all its lanes. A cache, nothing more: what is damaged, foreign
+or lost is told of and computed again.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import re
 from pathlib import Path
 
 from results.files import is_temp, write_bytes
+from twophase.checkpoint import Checkpoint
 from twophase.lanes import LaneState
 from twophase.snapshot import SnapshotError, Snapshots, from_bytes, note_of, to_bytes
 
@@ -49,6 +51,36 @@ class StoredSnapshots(Snapshots):
         if not path.exists() or path.read_bytes() != data:
             self._folder.mkdir(parents=True, exist_ok=True)
             write_bytes(path, data)
+
+    def load_checkpoint(self, name: str) -> Checkpoint | None:
+        """The state of a run of that name that was killed; None if there is no sound one."""
+        for path in self._checkpoints(name):
+            try:
+                data = path.read_bytes()
+                if path.stem.rpartition("-")[2] != _digest(data):
+                    raise SnapshotError("its content is not what its name says")
+                return Checkpoint.from_bytes(data)
+            except (SnapshotError, OSError) as error:
+                _log.warning("checkpoint %s is refused; the trial begins anew: %s", path, error)
+        return None
+
+    def save_checkpoint(self, name: str, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, whole or not at all, then remove those before it."""
+        data, old = checkpoint.to_bytes(), self._checkpoints(name)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"checkpoint-{name}-{_digest(data)}.safetensors"
+        write_bytes(path, data)
+        for other in old:
+            if other != path:
+                other.unlink(missing_ok=True)
+
+    def drop_checkpoint(self, name: str) -> None:
+        """Remove the checkpoints of a run that is done."""
+        for path in self._checkpoints(name):
+            path.unlink(missing_ok=True)
+
+    def _checkpoints(self, name: str) -> list[Path]:
+        return sorted(self._folder.glob(f"checkpoint-{name}-*.safetensors"))
 
     def forget(self) -> None:
         """Remove all of the trial's snapshots."""

@@ -3,6 +3,7 @@
 import errno
 import os
 import platform
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,9 @@ from twophase.data import DATA
 from twophase.experiment import Experiment, Outcome, Todo
 
 Rows = dict[str, list[Row]]
+
+CHECKPOINT_SECONDS = 600.0
+"""A trial that is killed loses no more than this."""
 
 _ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 
@@ -77,7 +81,7 @@ def run_job(job: Job, place: Place) -> Iterator[tuple[int, int]]:
         experiment = Experiment(
             job.trial, todo, dataset, torch.device(setting.device), lane_width=width, snapshots=snapshots
         )
-        for done in experiment.advance():
+        for done in _checkpointed(experiment, snapshots, _run_name(todo, width, generation)):
             yield spent + done, spent + experiment.total_lane_steps
         spent += experiment.lane_steps
         outcome = experiment.outcome
@@ -89,8 +93,27 @@ def run_job(job: Job, place: Place) -> Iterator[tuple[int, int]]:
         snapshots.forget()
     for part in _parts(todo, outcome):
         _commit(study, job.trial, part, place, generation)
+    snapshots.drop_checkpoint(_run_name(todo, width, generation))
     yield spent, spent
     results.end_beat(study, job.trial.key)
+
+
+def _run_name(todo: Todo, width: int, generation: int) -> str:
+    """What a checkpoint must agree in to be gone on from: the same work by the same arithmetic."""
+    return digest([covers_of(todo), width, generation, __version__, torch.__version__])
+
+
+def _checkpointed(experiment: Experiment, snapshots: StoredSnapshots, name: str) -> Iterator[int]:
+    """Run an experiment from where it was killed, and write down where it stands every so often."""
+    found = snapshots.load_checkpoint(name)
+    if found is not None:
+        experiment.resume(found)
+    due = time.monotonic() + CHECKPOINT_SECONDS
+    for done in experiment.advance():
+        if time.monotonic() >= due:
+            snapshots.save_checkpoint(name, experiment.checkpoint())
+            due = time.monotonic() + CHECKPOINT_SECONDS
+        yield done
 
 
 def commit_failure(job: Job, place: Place, error: str) -> None:

@@ -101,6 +101,11 @@ class ControlBatch:
         self.trainer.load(lanes.take(lanes.stack([*kept, *made.values()]), [*range(len(self.controls)), *padding]))
         self._orders = [*mine, *mine[:1] * len(padding)]
 
+    def resume(self, controls: Sequence[Child], orders: Sequence[MinibatchOrder]) -> None:
+        """Say which controls the trainer's lanes are; the rest are padding."""
+        self.controls = list(controls)
+        self._orders = [*orders, *[orders[0]] * (self.trainer.num_lanes - len(self.controls))]
+
     @property
     def state(self) -> LaneState:
         """The controls, without padding."""

@@ -7,12 +7,13 @@ minibatches and train in batches of their own, step by step beside the first gro
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 
 import torch
 
 from twophase import chaos, lanes
 from twophase.batch import ChildBatch, ControlBatch
+from twophase.checkpoint import Checkpoint
 from twophase.children import (
     SENTINEL,
     Child,
@@ -36,6 +37,7 @@ from twophase.snapshot import Snapshots
 from twophase.training import (
     DTYPES,
     TRAINERS,
+    MinibatchOrder,
     Trainer,
     control_order,
     initial_state,
@@ -113,12 +115,16 @@ class Experiment:
         self._probe = KernelProbe(trial, data, self._evaluator, todo.kernel_steps)
         self._parts, self._part = split(todo, lane_width), todo
         self._least, self._capacity = least_lanes(setting, lane_width), lane_width or len(todo.controls)
+        self._least_controls = 1 if setting.engine == "loop" else self._least
+        self._order = reference_order(setting, trial.seed)
         self._start, self._reference = self._begin(dataset)
+        self._began, self._seconds_before = 0.0, 0.0
         self.total_lane_steps = lane_steps(setting, todo, lane_width=lane_width, start=self._start)
         self._running: ChildBatch | None = None
         self._controls: list[ControlBatch] = []
         # References from which later groups begin.
-        self._kept: dict[int, LaneState] = {part.fork_steps[0]: self._reference for part in self._parts[1:]}
+        self._kept_steps = {part.fork_steps[0] for part in self._parts[1:]}
+        self._kept: dict[int, LaneState] = {}
         self._doses: dict[Child, Dose] = {}
         self._digests: list[str] = []
         self._is_sentinel_exact, self._sentinel_distance = True, 0.0
@@ -165,16 +171,69 @@ class Experiment:
         Yields:
             Lane-steps done so far.
         """
-        began = time.perf_counter()
-        for number in range(len(self._parts)):
-            self._open(number)
+        self._began = time.perf_counter()
+        for number in range(len(self._digests), len(self._parts)):
+            if self._running is None:
+                self._open(number)
             for step in self._events(number):
                 while self._batch.trainer.step < step:
                     self._train(min(step, self._batch.trainer.step + stretch))
                     yield self.lane_steps
                 self._visit(step)
             self._close()
-        self.outcome = self._conclude(time.perf_counter() - began)
+        self.outcome = self._conclude()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time so far, also before a resumption."""
+        return self._seconds_before + time.perf_counter() - self._began
+
+    def checkpoint(self) -> Checkpoint:
+        """Write down where the run stands; to be called between two steps of `advance`."""
+        batch = self._batch
+        states = {f"kept {step}": state for step, state in self._kept.items()}
+        states |= {f"controls {i}": controls.trainer.state for i, controls in enumerate(self._controls)}
+        note = {
+            "step": batch.trainer.step,
+            "kept": list(self._kept),
+            "children": [astuple(child) for child in batch.children],
+            "batch": [batch.is_sentinel_exact, batch.sentinel_distance, batch.lane_width],
+            "controls": [[astuple(child) for child in controls.controls] for controls in self._controls],
+            "doses": [[astuple(child), astuple(dose)] for child, dose in self._doses.items()],
+            "digests": self._digests,
+            "trial": [self._is_sentinel_exact, self._sentinel_distance, self._lane_width],
+            "sizes": list(self._sizes.items()),
+            "rows": self._rows,
+            "lane_steps": self.lane_steps,
+            "seconds": self.seconds,
+        }
+        kept, tensors = self._probe.checkpoint()
+        return Checkpoint(
+            {**note, "probe": kept}, {**states, "batch": batch.trainer.state, "reference": self._reference}, tensors
+        )
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on where a run of the same trial, todo and lane width stood; before `advance`."""
+        note, device = checkpoint.note, self._data.train_inputs.device
+        states = {name: state.map(lambda tensor: tensor.to(device)) for name, state in checkpoint.states.items()}
+        self._digests, self._rows = note["digests"], note["rows"]
+        self._reference = states["reference"]
+        self._kept = {step: states[f"kept {step}"] for step in note["kept"]}
+        self._doses = {Child(*child): Dose(*dose) for child, dose in note["doses"]}
+        self._is_sentinel_exact, self._sentinel_distance, self._lane_width = note["trial"]
+        self._sizes = dict(map(tuple, note["sizes"]))
+        self._finished, self._seconds_before = note["lane_steps"], note["seconds"]
+        self._part = self._parts[len(self._digests)]
+        batch = ChildBatch(self._trainer(states["batch"], note["step"]), self._order, self._least)
+        batch.children = [Child(*child) for child in note["children"]]
+        batch.is_sentinel_exact, batch.sentinel_distance, batch.lane_width = note["batch"]
+        self._running = batch
+        for i, listed in enumerate(note["controls"]):
+            controls = ControlBatch(self._trainer(states[f"controls {i}"], note["step"]), self._least_controls)
+            made = [Child(*control) for control in listed]
+            controls.resume(made, self._orders_of(made))
+            self._controls.append(controls)
+        self._probe.resume(note["probe"], checkpoint.tensors)
 
     def _open(self, number: int) -> None:
         """Begin a group: the first at the start, the others at their first fork, with the reference as it was there."""
@@ -182,7 +241,7 @@ class Experiment:
         first = self._part.fork_steps[0] if number else self._start
         reference = self._kept[first] if number else self._reference
         trainer = self._trainer(_repeat(reference, self._least), first)
-        self._running = ChildBatch(trainer, reference_order(self._trial.setting, self._seed), self._least)
+        self._running = ChildBatch(trainer, self._order, self._least)
 
     def _close(self) -> None:
         """Take from a finished group what outlives it."""
@@ -207,7 +266,7 @@ class Experiment:
     def _events(self, number: int) -> list[int]:
         steps = event_steps(self._part, self._trial.setting.num_steps)
         if number == 0:
-            steps |= {self._start, *self._kept, *(self._todo.fork_steps if self._snapshots else ())}
+            steps |= {self._start, *self._kept_steps, *(self._todo.fork_steps if self._snapshots else ())}
         return sorted(step for step in steps if step >= self._batch.trainer.step)
 
     def _train(self, until: int) -> None:
@@ -236,7 +295,7 @@ class Experiment:
         if self._todo.is_trajectory_wanted and step in trajectory_steps(self._trial.setting.num_steps):
             self._record_trajectory(state, step)
         self._probe.visit(state, step)
-        if step in self._kept:
+        if step in self._kept_steps:
             self._kept[step] = lanes.fork(state)
         if self._snapshots and step in self._todo.fork_steps:
             self._snapshots.keep(step, lanes.fork(state))
@@ -263,18 +322,18 @@ class Experiment:
 
     def _fork_controls(self, forked: Mapping[Child, LaneState], step: int) -> None:
         """Put controls where they belong, in the batches that `chunks` makes of all of them."""
-        setting = self._trial.setting
-        least = 1 if setting.engine == "loop" else self._least
         for chunk in chunks(self._todo.controls, self._capacity):
             mine = [control for control in chunk if control in forked]
             if not mine:
                 continue
             batch = next((b for b in self._controls if b.controls[0] in chunk), None)
             if batch is None:
-                batch = ControlBatch(self._trainer(forked[mine[0]], step), least)
+                batch = ControlBatch(self._trainer(forked[mine[0]], step), self._least_controls)
                 self._controls.append(batch)
-            orders = [control_order(setting, self._seed, c.fork_step, c.direction) for c in mine]
-            batch.grow({control: forked[control] for control in mine}, orders)
+            batch.grow({control: forked[control] for control in mine}, self._orders_of(mine))
+
+    def _orders_of(self, controls: list[Child]) -> list[MinibatchOrder]:
+        return [control_order(self._trial.setting, self._seed, c.fork_step, c.direction) for c in controls]
 
     def _record_trajectory(self, state: LaneState, step: int) -> None:
         reference = lanes.fork(state)
@@ -312,7 +371,7 @@ class Experiment:
             self._rows["chaos"].append({**keys, **row})
             self._rows["path"] += [{**keys, **point} for point in path]
 
-    def _conclude(self, wall_seconds: float) -> Outcome:
+    def _conclude(self) -> Outcome:
         final, digest = self._reference, self._digests[0]
         scores = self._evaluator.scores(final, recompute=False)
         has_loss = bool((scores.train_loss[0] + scores.test_loss[0]).isfinite())
@@ -324,7 +383,7 @@ class Experiment:
         summary = {
             "status": "diverged" if has_diverged else "ok",
             "is_sentinel_exact": self._is_sentinel_exact,
-            "wall_seconds": wall_seconds,
+            "wall_seconds": self.seconds,
             "lane_steps": self.lane_steps,
             "lane_width": self._lane_width,
             "test_loss": float(scores.test_loss[0]),

@@ -80,6 +80,19 @@ class KernelProbe:
             self._summaries[kind].append(summary)
         self.seconds += time.perf_counter() - began
 
+    def checkpoint(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What has been taken so far: as JSON, and the kernels by name."""
+        kernels = {f"{kind} {i}": kernel for kind, kept in self._kernels.items() for i, kernel in enumerate(kept)}
+        summaries = {kind: [asdict(summary) for summary in taken] for kind, taken in self._summaries.items()}
+        return {"products": self._products, "summaries": summaries, "seconds": self.seconds}, kernels
+
+    def resume(self, note: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Go on from a checkpoint."""
+        self._products, self.seconds = note["products"], note["seconds"]
+        for kind, taken in note["summaries"].items():
+            self._summaries[kind] = [KernelSummary(**summary) for summary in taken]
+            self._kernels[kind] = [tensors[f"{kind} {i}"].to(self._inputs.device) for i in range(len(taken))]
+
     def rows(self, kind: str) -> dict[str, list[Row]]:
         """Rows of `cone`, for every ordered pair of steps, and of `kernel`, once all steps have been visited."""
         steps, products = self._steps[kind], self._products[kind]

@@ -39,7 +39,7 @@ def to_bytes(state: LaneState, note: Mapping[str, str]) -> bytes:
         state: Any number of lanes.
         note: What else is to be known of it.
     """
-    named = {_SEPARATOR.join(path): value.cpu().contiguous() for path, value in _paths(state).items()}
+    named = {_SEPARATOR.join(path): value.cpu().contiguous() for path, value in named_tensors(state).items()}
     return bytes(safetensors.torch.save(named, metadata=dict(note)))
 
 
@@ -70,7 +70,7 @@ def from_bytes(data: bytes, like: LaneState) -> LaneState:
     except SafetensorError as error:
         raise SnapshotError(f"damaged: {error}") from error
     found = {tuple(name.split(_SEPARATOR)): value for name, value in read.items()}
-    wanted = _paths(like)
+    wanted = named_tensors(like)
     if found.keys() != wanted.keys():
         raise SnapshotError("it holds other parameters than this network has")
     for path, value in found.items():
@@ -84,7 +84,8 @@ def from_bytes(data: bytes, like: LaneState) -> LaneState:
     )
 
 
-def _paths(state: LaneState) -> dict[tuple[str, ...], Tensor]:
+def named_tensors(state: LaneState) -> dict[tuple[str, ...], Tensor]:
+    """All tensors of a state: (group, name, or of the optimiser also the quantity) -> tensor."""
     named: dict[tuple[str, ...], Tensor] = {}
     named |= {("parameters", name): value for name, value in state.parameters.items()}
     named |= {("buffers", name): value for name, value in state.buffers.items()}

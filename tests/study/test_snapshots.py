@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 import study
+from study import driver, worker
 from study.snapshots import FOLDER, StoredSnapshots, sweep_snapshots
 from twophase.config import setting
 from twophase.data import DATA
@@ -100,3 +101,31 @@ def test_what_a_killed_worker_left_is_swept(first):
     before = len(list(folder.iterdir()))
     sweep_snapshots(first.path)
     assert len(list(folder.iterdir())) == before - 1
+
+
+def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "CHECKPOINT_SECONDS", 0.0)
+    space = {**SPACE, "cone": {"kernel": "trace", "probe_size": 8, "steps": [0, 10, 40]}}
+    trained = []
+
+    def killed(jobs, place, **_):
+        for job in jobs:
+            for done, total in worker.run_job(job, place):
+                if not trained and done > 0.7 * total:
+                    trained.append(done)
+                    return {}
+                if trained:
+                    trained.append(done)
+        return {}
+
+    monkeypatch.setattr(driver, "run_jobs", killed)
+    first = study.launch(space, tmp_path)
+    assert first.table("chaos").empty
+    (path,) = first.path.glob(f"{FOLDER}/*/checkpoint-*")
+    again = study.launch(space, tmp_path)
+    assert trained[1] > trained[0], "what was trained is not trained again"
+    assert not path.exists()
+    fresh = study.launch(space, tmp_path / "fresh")
+    for table in ("chaos", "divergence", "path", "trajectory", "cone", "kernel"):
+        pd.testing.assert_frame_equal(rows(again, table), rows(fresh, table), check_exact=True)
+    assert again.table("trials").lane_steps.tolist() == fresh.table("trials").lane_steps.tolist()

@@ -1,15 +1,19 @@
 """Children in groups of lanes, one after the other by the loop, or from a snapshot: the same rows, at another cost."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 from samples import plain, small_dataset, small_setting
 
 from twophase import chaos, experiment, lanes
+from twophase.checkpoint import Checkpoint
 from twophase.children import Child, Todo, chunks, lane_steps, split
 from twophase.config import Protocol, Trial, setting
 from twophase.experiment import SENTINEL, Experiment
 from twophase.models import MODELS
-from twophase.snapshot import Snapshots, from_bytes, to_bytes
+from twophase.snapshot import SnapshotError, Snapshots, from_bytes, note_of, to_bytes
 from twophase.training import LaneTrainer, LoopTrainer, initial_state, reference_order
 
 DATASET = small_dataset()
@@ -164,3 +168,31 @@ def test_from_a_snapshot_come_the_same_rows(engine):
     assert again.summary["reference_digest"] == fresh.summary["reference_digest"]
     assert again.summary["lane_steps"] == lane_steps(point, more, start=8) < direct.summary["lane_steps"]
     assert 10 in memory.kept
+
+
+@pytest.mark.parametrize("leaves", [{"optimizer": "adamw"}, {"engine": "loop"}, {}])
+def test_a_run_goes_on_from_a_checkpoint_bitwise(leaves):
+    point = small_setting("cnn", num_steps=24, augmentation="shift", **leaves)
+    todo = replace(TODO, kernel_steps={"trace": (0, 9, 24)})
+    protocol = replace(PROTOCOL, probe_size=8)
+    whole = Experiment(Trial(point, 0, protocol), todo, DATASET, lane_width=4)
+    at, bytes_at = [], []
+    for done in whole.advance(stretch=5):
+        at.append(done)
+        bytes_at.append(whole.checkpoint().to_bytes())
+    for i in (0, len(at) // 3, 2 * len(at) // 3, len(at) - 1):
+        again = Experiment(Trial(point, 0, protocol), todo, DATASET, lane_width=4)
+        again.resume(Checkpoint.from_bytes(bytes_at[i]))
+        assert list(again.advance(stretch=5)) == at[i + 1 :]
+        assert all(by_key(again.outcome, table) == by_key(whole.outcome, table) for table in whole.outcome.rows)
+        assert str(again.outcome.kernel_rows) == str(whole.outcome.kernel_rows)
+        differing = {"wall_seconds"}
+        assert {k: v for k, v in again.outcome.summary.items() if k not in differing} == {
+            k: v for k, v in whole.outcome.summary.items() if k not in differing
+        }
+        assert again.seconds > json.loads(note_of(bytes_at[i])["note"])["seconds"] > 0
+
+
+def test_a_damaged_checkpoint_is_told():
+    with pytest.raises(SnapshotError, match="damaged"):
+        Checkpoint.from_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
