@@ -24,7 +24,8 @@ docs: $(STAMP)
 	$(BIN)/python docs/generate.py
 
 bench: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.lanes
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engines
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sweep
 
 # torch first and alone: its exact pin keeps other packages from taking a build of another kind.
 $(STAMP): pyproject.toml constraints.txt
