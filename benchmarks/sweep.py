@@ -173,9 +173,9 @@ def main() -> None:
     text = [
         heading("The quick study, and the same made the plain way"),
         f"{workers} trials at a time, one thread each; wall time in one run, one after the other. The plain way is",
-        "a Ray Tune function trainable per (setting, seed, fork step, magnitude, direction): it trains the reference to",
-        "the fork, copies network, optimiser and schedule, perturbs, trains both to the end, and evaluates eleven points",
-        "of the path. It makes no kernels, proves nothing, and shares nothing between cells. One cell in",
+        "a Ray Tune function trainable per (setting, seed, fork step, magnitude, direction): it trains the reference",
+        "to the fork, copies network, optimiser and schedule, perturbs, trains both to the end, and evaluates eleven",
+        "points of the path. It makes no kernels, proves nothing, and shares nothing between cells. One cell in",
         f"{SHARE} is run, in order of the plan; the sweep's time without Ray's start is scaled by the number of cells.",
         "",
         "| | seconds |",
