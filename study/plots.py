@@ -78,7 +78,7 @@ def marked_estimate(transitions: pd.DataFrame, setting_key: str, indicator: str)
 
 
 def _curves(panel: Axes, rows: pd.DataFrame, indicator: str) -> None:
-    kinds = sorted(set(zip(rows["perturbation"], rows["magnitude"], strict=True)), key=lambda k: (k[0] == ORDER, -k[1]))
+    kinds = sorted(set(zip(rows["perturbation"], rows["magnitude"], strict=True)), key=_in_legend)
     for i, (kind, magnitude) in enumerate(kinds):
         is_control = kind == ORDER
         colour = CONTROL_COLOUR if is_control else COLOURS[i % len(COLOURS)]
@@ -93,6 +93,12 @@ def _curves(panel: Axes, rows: pd.DataFrame, indicator: str) -> None:
     _step_axis(panel, rows["fork_step"].max() if len(rows) else 1)
     panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
     panel.set_xlabel("fork step $t_0$")
+
+
+def _in_legend(push: tuple[str, float]) -> tuple[bool, float, str]:
+    """Controls last, larger magnitudes first, then by name: the same order each time."""
+    kind, magnitude = push
+    return kind == ORDER, -magnitude, kind
 
 
 def _push_label(kind: str, magnitude: float) -> str:
