@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from results.schema import Column, Table
 
-_PERTURBATION = Column("perturbation", "string", "", "kind of perturbation; none: sentinel, order: control")
+_PERTURBATION = Column("perturbation", "string", "", "what was done: kind(options); none: sentinel, order: control")
 _FORK_STEP = Column("fork_step", "int", "steps", "step t0 at which the child left the reference")
-_MAGNITUDE = Column("magnitude", "float", "1", "L2 norm of the perturbation over that of the parameters")
+_MAGNITUDE = Column(
+    "magnitude",
+    "float",
+    "1",
+    "L2 norm of the perturbation over that of the parameters, unless the perturbation says otherwise; 0: it has none",
+)
 _DIRECTION = Column("direction", "int", "", "number of the random draw")
 _MEASURE_STEP = Column("measure_step", "int", "steps", "step t1 at which child and reference are compared")
 _STEP = Column("step", "int", "steps", "number of completed updates, absolute")

@@ -1,7 +1,7 @@
 """The `chaos` block of a space: which children, measured when, judged by what."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,13 @@ from twophase.chaos import INDICATORS
 from twophase.config import Protocol, Setting
 from twophase.errors import BadInput
 from twophase.experiment import Child
-from twophase.perturb import ORDER, PERTURBATIONS
+from twophase.perturb import ORDER
+from twophase.perturbation import check_setting, parse
 from twophase.schedules import ENDS_AT_ZERO
 
 DEFAULT_FORK_STEPS = (0, 5, 10, 25, 50, 100, 200, 400, 800)
+LEAST_SINGLE = 1e-6
+"""Relative magnitude below which a push of float32 parameters is mostly rounded away (their unit roundoff is 6e-8)."""
 _MEASURE = re.compile(r"end|\+?\d+|\d+(\.\d+)?ep")
 
 
@@ -31,9 +34,9 @@ class Chaos:
     """What is done to each reference.
 
     Attributes:
-        perturbations: Kinds, keys of `PERTURBATIONS`; the first is the primary's.
+        perturbations: Perturbations in their canonical form; the first is the primary's.
         fork_steps: Steps to fork at, ascending; None for the default grid below each setting's end.
-        magnitudes: Sizes of the push, descending.
+        magnitudes: Sizes of the push, descending; 0 alone where no perturbation has one.
         num_directions: Random draws per kind and fork step.
         controls: Children of another data order per fork step.
         measure_steps: As written: ``end``, ``+n``, ``80ep`` or a step as text.
@@ -63,7 +66,7 @@ class Chaos:
             kinds = [
                 Child(fork, kind, magnitude, direction)
                 for kind in self.perturbations
-                for magnitude in self.magnitudes
+                for magnitude in (self.magnitudes if parse(kind).has_magnitude else (0.0,))
                 for direction in range(self.num_directions)
             ]
             orders = [Child(fork, ORDER, 0.0, number) for number in range(self.controls)]
@@ -78,11 +81,13 @@ class Chaos:
         )
 
     def check(self, setting: Setting) -> None:
-        """Hold fork and measure steps against a setting's end.
+        """Hold fork and measure steps against a setting's end, and perturbations against its model.
 
         Raises:
-            BadInput: One lies at or past it.
+            BadInput: One lies at or past it, or a perturbation doesn't go with its model.
         """
+        for kind in self.perturbations:
+            check_setting(kind, setting)
         end = setting.num_steps
         if self.window and setting.schedule in ENDS_AT_ZERO:
             raise BadInput(
@@ -113,6 +118,19 @@ class Chaos:
             )
 
 
+def caution(chaos: Chaos, precisions: Collection[str]) -> str:
+    """Say in a line which magnitudes the precisions of a study can't carry; empty if there is none."""
+    small = [size for size in chaos.magnitudes if size < LEAST_SINGLE]
+    coarse = sorted(set(precisions) - {"float64"})
+    if not small or not coarse or not any(parse(kind).is_relative for kind in chaos.perturbations):
+        return ""
+    written = ", ".join(f"{size:g}" for size in small)
+    return (
+        f"chaos.magnitudes {written}: below {LEAST_SINGLE:g} much of a push is rounded away in {', '.join(coarse)}; "
+        "use precision: float64"
+    )
+
+
 def measure_step(measure: str, fork_step: int, setting: Setting) -> int:
     """Turn a measure step as written into an absolute step."""
     if measure == "end":
@@ -132,18 +150,15 @@ def read_chaos(raw: Any) -> Chaos:
     """
     given = read_mapping("chaos", raw)
     defaults = Chaos()
-    kinds = read_list(
-        "chaos.perturbation", given.get("perturbation", list(defaults.perturbations)), is_one_allowed=True
-    )
-    kinds = [known_word("perturbation", kind, PERTURBATIONS) for kind in kinds]
+    kinds = _perturbations(given.get("perturbation", list(defaults.perturbations)))
     forks = given.get("fork_steps")
     magnitudes = read_list("chaos.magnitudes", given.get("magnitudes", list(defaults.magnitudes)), is_one_allowed=True)
     sizes = [positive("chaos.magnitudes", size) for size in magnitudes]
     window = count("chaos.window", given.get("window", 0), least=0)
     return Chaos(
-        perturbations=distinct("chaos.perturbation", kinds),
+        perturbations=kinds,
         fork_steps=None if forks is None else _fork_steps(forks),
-        magnitudes=tuple(sorted(distinct("chaos.magnitudes", sizes), reverse=True)),
+        magnitudes=_magnitudes(distinct("chaos.magnitudes", sizes), kinds),
         num_directions=count(
             "chaos.num_directions", given.get("num_directions", defaults.num_directions), least=1, most=MOST
         ),
@@ -157,6 +172,23 @@ def read_chaos(raw: Any) -> Chaos:
             path_points=count("chaos.path_points", given.get("path_points", Protocol.path_points), least=3, most=MOST),
         ),
     )
+
+
+def _perturbations(raw: Any) -> tuple[str, ...]:
+    listed = [raw] if isinstance(raw, Mapping) else read_list("chaos.perturbation", raw, is_one_allowed=True)
+    asked = [parse(entry) for entry in listed]
+    if not asked[0].has_magnitude and any(entry.has_magnitude for entry in asked):
+        raise BadInput(
+            f"chaos.perturbation must begin with one that has a magnitude, for the first is the primary's, "
+            f"got '{asked[0].text}'; list it later, or alone"
+        )
+    return distinct("chaos.perturbation", [entry.text for entry in asked])
+
+
+def _magnitudes(sizes: tuple[float, ...], kinds: tuple[str, ...]) -> tuple[float, ...]:
+    """Descending; a study of perturbations that have none has the one that their rows carry."""
+    is_sized = any(parse(kind).has_magnitude for kind in kinds)
+    return tuple(sorted(sizes, reverse=True)) if is_sized else (0.0,)
 
 
 def _primary(raw: Any) -> Primary:

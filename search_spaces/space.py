@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.axes import axis_values
-from search_spaces.chaos_block import Chaos, read_chaos
+from search_spaces.chaos_block import Chaos, caution, read_chaos
 from search_spaces.cone_block import Cone, read_cone
 from search_spaces.source import apply_overrides, read_source
 from search_spaces.training_block import Training, read_training
@@ -44,6 +44,11 @@ class Space:
     training: Training
     axes: tuple[str, ...]
     source: Mapping[str, Any] = field(compare=False)
+
+    @property
+    def caution(self) -> str:
+        """What its user should know before it runs, in a line; empty if nothing."""
+        return caution(self.chaos, {point.precision for point in self.settings})
 
     def trials(self) -> list[Trial]:
         """All trials, setting by setting."""

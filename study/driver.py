@@ -82,9 +82,12 @@ def launch(
 def read_space(
     space: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None, *, name: str | None, means: Means
 ) -> Space:
-    """Check means and space; ``device: auto`` is ``cuda`` where trials get GPUs."""
+    """Check means and space, and caution about it; ``device: auto`` is ``cuda`` where trials get GPUs."""
     _check_means(means)
-    return search_spaces.load(space, overrides, name=name, device="cuda" if means.gpus_per_trial else "cpu")
+    read = search_spaces.load(space, overrides, name=name, device="cuda" if means.gpus_per_trial else "cpu")
+    if read.caution:
+        print(f"twophase: caution: {read.caution}", file=sys.stderr)
+    return read
 
 
 def run(space: Space, root: Path, means: Means) -> results.Study:

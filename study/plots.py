@@ -78,14 +78,14 @@ def marked_estimate(transitions: pd.DataFrame, setting_key: str, indicator: str)
 
 
 def _curves(panel: Axes, rows: pd.DataFrame, indicator: str) -> None:
-    kinds = sorted(set(zip(rows["perturbation"], rows["magnitude"], strict=True)), key=lambda k: (k[0] == ORDER, -k[1]))
+    kinds = sorted(set(zip(rows["perturbation"], rows["magnitude"], strict=True)), key=_in_legend)
     for i, (kind, magnitude) in enumerate(kinds):
         is_control = kind == ORDER
         colour = CONTROL_COLOUR if is_control else COLOURS[i % len(COLOURS)]
         chosen = rows[(rows["perturbation"] == kind) & (rows["magnitude"] == magnitude)]
         seeds = chosen.pivot_table(index="fork_step", columns="seed", values=indicator)
         panel.plot(seeds.index, seeds, color=colour, linewidth=0.7, alpha=0.35)
-        label = "control: other data order" if is_control else f"{kind} {magnitude:g}"
+        label = "control: other data order" if is_control else _push_label(kind, magnitude)
         style = "--" if is_control else "-"
         panel.plot(
             seeds.index, seeds.mean(axis=1), style, color=colour, linewidth=2, marker="o", markersize=3.5, label=label
@@ -93,6 +93,17 @@ def _curves(panel: Axes, rows: pd.DataFrame, indicator: str) -> None:
     _step_axis(panel, rows["fork_step"].max() if len(rows) else 1)
     panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
     panel.set_xlabel("fork step $t_0$")
+
+
+def _in_legend(push: tuple[str, float]) -> tuple[bool, float, str]:
+    """Controls last, larger magnitudes first, then by name: the same order each time."""
+    kind, magnitude = push
+    return kind == ORDER, -magnitude, kind
+
+
+def _push_label(kind: str, magnitude: float) -> str:
+    """A perturbation and its magnitude, if it has one, in lines that a legend has room for."""
+    return "\n".join(textwrap.wrap(f"{kind} {magnitude:g}" if magnitude else kind, 34))
 
 
 def _step_axis(panel: Axes, last: float) -> None:
@@ -237,7 +248,9 @@ def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
         handles, labels = panel.get_legend_handles_labels()
         known |= dict(zip(labels, handles, strict=True))
     if known:
-        columns = min(len(known), 4 if len(panels) > 1 else 2)
+        longest = max(len(line) for label in known for line in label.splitlines())
+        # Inches that a column takes: a sample of the line, and about 0.065 a letter at this size.
+        columns = max(1, min(len(known), 4, int(figure.get_figwidth() / (0.6 + 0.065 * longest))))
         figure.legend(known.values(), known, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
 
 

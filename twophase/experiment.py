@@ -34,6 +34,7 @@ from twophase.lanes import LaneState
 from twophase.perturb import NO_DOSE, NONE, ORDER, Dose, perturb
 from twophase.probe import KernelProbe
 from twophase.snapshot import Snapshots
+from twophase.subject import Subject
 from twophase.training import (
     DTYPES,
     TRAINERS,
@@ -65,13 +66,13 @@ class Outcome:
     summary: Row = field(default_factory=dict)
 
 
-def fork_child(state: LaneState, child: Child, seed: int) -> tuple[LaneState, Dose]:
+def fork_child(state: LaneState, child: Child, subject: Subject) -> tuple[LaneState, Dose]:
     """Make a child, a sentinel or a control from the reference: the one way in which lanes come about.
 
     Args:
         state: A batch whose lane 0 is the reference, at the child's fork step.
         child: What to make.
-        seed: Replicate number.
+        subject: The trial.
 
     Returns:
         State of one lane, and the dose it got.
@@ -80,7 +81,7 @@ def fork_child(state: LaneState, child: Child, seed: int) -> tuple[LaneState, Do
     if child.perturbation in (NONE, ORDER):
         return copy, NO_DOSE
     return perturb(
-        copy, child.perturbation, child.magnitude, seed=seed, fork_step=child.fork_step, direction=child.direction
+        copy, child.perturbation, child.magnitude, subject, fork_step=child.fork_step, direction=child.direction
     )
 
 
@@ -110,7 +111,7 @@ class Experiment:
         setting = trial.setting
         data = dataset.to(device or torch.device("cpu"), DTYPES[setting.precision])
         self._trial, self._todo, self._seed, self._data = trial, todo, trial.seed, data
-        self._snapshots = snapshots
+        self._snapshots, self._subject = snapshots, Subject(setting, data, trial.seed)
         self._evaluator = Evaluator(trial, data)
         self._probe = KernelProbe(trial, data, self._evaluator, todo.kernel_steps)
         self._parts, self._part = split(todo, lane_width), todo
@@ -312,12 +313,12 @@ class Experiment:
 
     def _fork(self, state: LaneState, forking: list[Child], step: int) -> None:
         """Fork children, controls and, anew, the sentinels, all by `fork_child`."""
-        made = {child: fork_child(state, child, self._seed) for child in forking}
+        made = {child: fork_child(state, child, self._subject) for child in forking}
         self._doses |= {child: dose for child, (_, dose) in made.items()}
         copies = {child: copy for child, (copy, _) in made.items()}
         sentinel = replace(SENTINEL, fork_step=step)
         perturbed = {child: copy for child, copy in copies.items() if child.perturbation != ORDER}
-        self._batch.grow(state, perturbed, lambda: fork_child(state, sentinel, self._seed)[0])
+        self._batch.grow(state, perturbed, lambda: fork_child(state, sentinel, self._subject)[0])
         self._fork_controls({child: copy for child, copy in copies.items() if child.perturbation == ORDER}, step)
 
     def _fork_controls(self, forked: Mapping[Child, LaneState], step: int) -> None:

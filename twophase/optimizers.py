@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 STEP = "step"
 """Name under which torch's optimisers count updates."""
+MOMENTA = ("momentum_buffer", "exp_avg")
+"""Names of what is momentum; AdamW's second moments, which can't be negative, are not."""
 
 
 @dataclass(frozen=True)

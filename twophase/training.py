@@ -56,14 +56,19 @@ def control_order(setting: Setting, seed: int, fork_step: int, number: int) -> M
     return MinibatchOrder(setting, seed, "order", "control", fork_step, number, first_step=fork_step)
 
 
+def blank_model(setting: Setting, input_shape: tuple[int, ...], num_classes: int) -> LaneNetwork:
+    """Make the network of a setting as one lane, its parameters not yet drawn."""
+    architecture = MODELS[setting.model]
+    leaves = {name: getattr(setting, name) for name in architecture.defaults if name != "init"}
+    return architecture.build(input_shape, num_classes, **leaves)
+
+
 def build_model(setting: Setting, dataset: Dataset, seed: int) -> LaneNetwork:
     """Make the network of one seed at step 0, as one lane, on the CPU.
 
     The draws are float32 whatever the precision, so that runs that differ in precision start at the same point.
     """
-    architecture = MODELS[setting.model]
-    leaves = {name: getattr(setting, name) for name in architecture.defaults if name != "init"}
-    model = architecture.build(dataset.input_shape, dataset.num_classes, **leaves)
+    model = blank_model(setting, dataset.input_shape, dataset.num_classes)
     model.reset(setting.init, stream(seed, "init"))
     return model.to(DTYPES[setting.precision])
 

@@ -195,6 +195,27 @@ def test_a_window_compares_every_child_as_long_after_its_fork():
     assert loaded.chaos.children(loaded.settings[0]) == listed.chaos.children(listed.settings[0])
 
 
+def test_a_perturbation_without_magnitude_has_one_child_per_draw():
+    chaos = {"fork_steps": [0], "magnitudes": [1e-2, 1e-3], "num_directions": 2, "controls": 0}
+    head = {"kind": "gaussian", "include": ["head.*"]}
+    loaded = space(chaos={**chaos, "perturbation": [head, "ulp"]})
+    children = list(loaded.chaos.children(loaded.settings[0]))
+    assert len(children) == len(set(children)) == 2 * 2 + 2
+    assert [c for c in children if c.perturbation == "ulp"] == [Child(0, "ulp", 0.0, 0), Child(0, "ulp", 0.0, 1)]
+    assert {c.perturbation for c in children} == {"gaussian(include=head.*)", "ulp"}
+    assert loaded.chaos.perturbations[0] == space(chaos={"perturbation": head}).chaos.perturbations[0]
+    assert space(chaos={**chaos, "perturbation": "ulp"}).chaos.magnitudes == (0.0,)
+
+
+def test_magnitudes_that_single_precision_loses():
+    small = {"magnitudes": [1e-2, 1e-7, 1e-9]}
+    assert space(chaos=small).caution.startswith("chaos.magnitudes 1e-07, 1e-09: below 1e-06")
+    assert "float32; use precision: float64" in space(chaos=small).caution
+    assert not space(chaos=small, base={**DIGITS, "precision": "float64"}).caution
+    assert not space(chaos={"magnitudes": [1e-6]}).caution
+    assert not space(chaos={**small, "perturbation": "gaussian(norm=absolute)"}).caution
+
+
 def test_a_child_without_any_measure_step_is_not_made():
     loaded = space(chaos={"fork_steps": [0, 30], "measure_steps": [20]})
     assert {child.fork_step for child in loaded.chaos.children(loaded.settings[0])} == {0}

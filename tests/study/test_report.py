@@ -12,7 +12,7 @@ import results
 from study import cli
 from study.figures import pictures
 from study.kernel_drift import drift_words, kernel_drift
-from study.plots import MAX_PANELS, kernel_figure
+from study.plots import MAX_PANELS, barrier_figure, kernel_figure
 from study.report import page, write_report
 from twophase.cone import Movement
 from twophase.config import setting
@@ -213,3 +213,16 @@ def test_kernel_figures_past_the_panels_are_counted(whole):
     cone = pd.concat([cone_rows(WIDE[:2, :2], point) for point in points])
     figure = kernel_figure(cone, whole.table("transitions").iloc[:0], ["lr"])
     assert figure.get_suptitle() == "3 more settings are not shown"
+
+
+def test_a_legend_has_room_for_long_perturbations(tables):
+    """Also beside one that has no magnitude to name."""
+    long = "gaussian(exclude=norms.*|*.bias, include=hidden.*|head.*, momentum=true, norm=init)"
+    chaos = tables["chaos"].replace({"perturbation": {"gaussian": long}})
+    ulps = chaos[chaos["perturbation"] == long].query("magnitude == 0.01").assign(perturbation="ulp", magnitude=0.0)
+    figure = barrier_figure(pd.concat([chaos, ulps]), tables["transitions"], ["model"])
+    (legend,) = figure.legends
+    labels = [text.get_text().replace("\n", " ") for text in legend.get_texts()]
+    assert {f"{long} 0.01", f"{long} 0.001", "ulp", "control: other data order"} <= set(labels)
+    figure.draw_without_rendering()
+    assert legend.get_window_extent().width <= figure.bbox.width

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from twophase import chaos, lanes
 from twophase.config import Protocol, Trial
 from twophase.experiment import SENTINEL, Child, Experiment, Todo, fork_child
+from twophase.subject import Subject
 from twophase.training import LaneTrainer, initial_state, reference_order
 
 NAN = math.nan
@@ -88,7 +89,8 @@ def measured(request):
 
     trainer = LaneTrainer(setting, data, lanes.take(initial_state(setting, data, SEED), [0] * 4), seed=SEED)
     trainer.advance(FORK_STEP, [reference_order(setting, SEED)])
-    children = [fork_child(trainer.state, child, SEED)[0] for child in CHILDREN]
+    subject = Subject(setting, data, SEED)
+    children = [fork_child(trainer.state, child, subject)[0] for child in CHILDREN]
     reference = lanes.fork(trainer.state)
     trainer.load(lanes.stack([reference, reference, *children]))
     trainer.advance(END, [reference_order(setting, SEED)])

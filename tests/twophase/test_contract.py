@@ -16,6 +16,7 @@ from twophase.evaluation import Evaluator
 from twophase.experiment import SENTINEL, Child, Experiment, Todo
 from twophase.models import MODELS
 from twophase.perturb import perturb
+from twophase.subject import Subject
 from twophase.training import LaneTrainer, build_model, control_order, initial_state, reference_order
 
 WIDTHS = (4, 5, 7, 8, 16)
@@ -27,7 +28,8 @@ every_shape = pytest.mark.parametrize("input_shape", SHAPES.values(), ids=list(S
 def many_lanes(setting, dataset, num_lanes):
     """Lane 0 and 2 are the start, the others pushed."""
     start = initial_state(setting, dataset, seed=1)
-    pushed = [perturb(start, "gaussian", 0.1, seed=1, fork_step=0, direction=i)[0] for i in range(num_lanes)]
+    subject = Subject(setting, dataset, seed=1)
+    pushed = [perturb(start, "gaussian", 0.1, subject, fork_step=0, direction=i)[0] for i in range(num_lanes)]
     return lanes.stack([start, pushed[1], start, *pushed[3:]])
 
 
@@ -119,6 +121,7 @@ from samples import small_setting
 from twophase import lanes
 from twophase.data import DATA
 from twophase.models import MODELS
+from twophase.subject import Subject
 from twophase.training import LaneTrainer, initial_state, reference_order
 import mnist1d.data, sklearn.datasets
 

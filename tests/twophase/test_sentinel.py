@@ -57,8 +57,8 @@ def test_an_exact_fork_is_exact():
 def test_a_mutated_fork_is_caught(monkeypatch, mutation, fork_step):
     mutated = []
 
-    def broken(state, child, seed):
-        made, dose = fork_child(state, child, seed)
+    def broken(state, child, subject):
+        made, dose = fork_child(state, child, subject)
         if child.perturbation == "none" and child.fork_step == fork_step:
             mutated.append(child)
             made = mutation(made)
@@ -75,8 +75,8 @@ def test_a_mutated_fork_is_caught(monkeypatch, mutation, fork_step):
 def test_weights_moved_show_in_the_sentinels_distance(monkeypatch, fork_step):
     """The sentinel's row holds the greatest distance of any stretch, also of one before its last fork."""
 
-    def broken(state, child, seed):
-        made, dose = fork_child(state, child, seed)
+    def broken(state, child, subject):
+        made, dose = fork_child(state, child, subject)
         is_target = child.perturbation == "none" and child.fork_step == fork_step
         return (one_ulp(made) if is_target else made), dose
 

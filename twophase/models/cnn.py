@@ -36,7 +36,7 @@ class CNN(LaneNetwork):
                     width,
                     kernel=(1, 3) if is_flat else (3, 3),
                     stride=(1, stride) if is_flat else (stride, stride),
-                    bias=not is_normed,  # a norm would take it out again
+                    is_normed=is_normed,
                 )
             )
         self.convs = nn.ModuleList(convs)

@@ -9,6 +9,7 @@ A layer reads K from its parameters, so one definition serves any number of lane
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
@@ -16,44 +17,93 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
+@dataclass(frozen=True)
+class Draw:
+    """How a tensor is drawn at step 0: from U(±bound) where there is a bound, else from N(mean, sigma²).
+
+    Attributes:
+        mean: Mean of the normal distribution.
+        sigma: Its standard deviation; 0 makes a constant.
+        bound: Ends of the uniform distribution.
+    """
+
+    mean: float = 0.0
+    sigma: float = 0.0
+    bound: float = 0.0
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of one entry."""
+        return self.bound / math.sqrt(3.0) if self.bound else self.sigma
+
+    def fill(self, tensor: Tensor, generator: torch.Generator) -> None:
+        """Draw a tensor in place; a constant takes nothing from the stream."""
+        if self.bound:
+            tensor.uniform_(-self.bound, self.bound, generator=generator)
+        elif self.sigma:
+            tensor.normal_(self.mean, self.sigma, generator=generator)
+        else:
+            tensor.fill_(self.mean)
+
+
 class LaneLayer(nn.Module, ABC):
     """A layer with parameters of its own, one slice per lane."""
 
     @abstractmethod
-    def reset(self, init: str, generator: torch.Generator) -> None:
-        """Draw the parameters of a single lane.
+    def draws(self, init: str) -> dict[str, Draw]:
+        """Tell how its parameters are drawn, by their names in the layer, in the order in which they are.
 
         Args:
             init: ``he``: weights N(0, 2/fan_in) (He et al. 2015), biases 0. ``torch``: both U(±1/√fan_in), as torch
                 does by default.
-            generator: CPU stream that the draws come from.
         """
 
+    def reset(self, init: str, generator: torch.Generator) -> None:
+        """Draw the parameters of a single lane.
 
-def _draw(weight: Tensor, bias: Tensor | None, fan_in: int, init: str, generator: torch.Generator) -> None:
-    with torch.no_grad():
-        if init == "he":
-            weight.normal_(0.0, math.sqrt(2.0 / fan_in), generator=generator)
-            if bias is not None:
-                bias.zero_()
-            return
-        bound = 1.0 / math.sqrt(fan_in)
-        for parameter in (weight, bias):
-            if parameter is not None:
-                parameter.uniform_(-bound, bound, generator=generator)
+        Args:
+            init: Name of the scheme; see `draws`.
+            generator: CPU stream that the draws come from.
+        """
+        with torch.no_grad():
+            for name, draw in self.draws(init).items():
+                draw.fill(self.get_parameter(name), generator)
 
 
-class LaneLinear(LaneLayer):
+class LaneWeights(LaneLayer):
+    """A linear map per lane: weight [K, out, in, ...]; bias [K, out], or none.
+
+    Attributes:
+        is_normed: Whether its output goes straight into a normalisation, which takes out any positive factor of weight
+            and bias together (under batch normalisation, of every output channel by itself, and the bias as well).
+    """
+
+    def __init__(self, weight_shape: tuple[int, ...], *, is_normed: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(1, *weight_shape))
+        self.is_normed = is_normed
+
+    @property
+    def fan_in(self) -> int:
+        """Inputs that one output is a sum of."""
+        return self.weight[0, 0].numel()
+
+    def draws(self, init: str) -> dict[str, Draw]:
+        """Weight, then bias."""
+        if init == "torch":
+            weight = bias = Draw(bound=1.0 / math.sqrt(self.fan_in))
+        else:
+            weight, bias = Draw(sigma=math.sqrt(2.0 / self.fan_in)), Draw()
+        own = {"weight": weight, "bias": bias}
+        return {name: own[name] for name, _ in self.named_parameters(recurse=False)}
+
+
+class LaneLinear(LaneWeights):
     """Dense layer y_k = x_k W_kᵀ + b_k: weight [K, out, in], bias [K, out]."""
 
-    def __init__(self, fan_in: int, fan_out: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(1, fan_out, fan_in))
+    def __init__(self, fan_in: int, fan_out: int, *, is_normed: bool = False) -> None:
+        super().__init__((fan_out, fan_in), is_normed=is_normed)
         self.bias = nn.Parameter(torch.empty(1, fan_out))
-
-    def reset(self, init: str, generator: torch.Generator) -> None:
-        """Draw weight, then bias."""
-        _draw(self.weight, self.bias, self.weight.shape[2], init, generator)
 
     def forward(self, x: Float[Tensor, "K B in"]) -> Float[Tensor, "K B out"]:
         """Apply every lane's own map to its own features.
@@ -63,24 +113,19 @@ class LaneLinear(LaneLayer):
         return torch.baddbmm(self.bias.unsqueeze(2), self.weight, x.transpose(1, 2)).transpose(1, 2)
 
 
-class LaneConv(LaneLayer):
-    """Convolution with 'same' padding: weight [K, out, in, h, w], bias [K, out] where asked.
+class LaneConv(LaneWeights):
+    """Convolution with 'same' padding: weight [K, out, in, h, w]; bias [K, out], none before a normalisation.
 
     In one dimension h = 1. Lanes are the groups of one grouped convolution.
     """
 
     def __init__(
-        self, channels_in: int, channels_out: int, kernel: tuple[int, int], stride: tuple[int, int], *, bias: bool
+        self, channels_in: int, channels_out: int, kernel: tuple[int, int], stride: tuple[int, int], *, is_normed: bool
     ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(1, channels_out, channels_in, *kernel))
-        self.bias = nn.Parameter(torch.empty(1, channels_out)) if bias else None
+        super().__init__((channels_out, channels_in, *kernel), is_normed=is_normed)
+        self.bias = None if is_normed else nn.Parameter(torch.empty(1, channels_out))
         self.stride = stride
         self.padding = (kernel[0] // 2, kernel[1] // 2)
-
-    def reset(self, init: str, generator: torch.Generator) -> None:
-        """Draw weight, then bias."""
-        _draw(self.weight, self.bias, self.weight[0, 0].numel(), init, generator)
 
     def forward(self, x: Float[Tensor, "B channels H W"]) -> Float[Tensor, "B KC H2 W2"]:
         """Convolve [B, K·in, H, W], or a minibatch [B, in, H, W] that all lanes share."""
@@ -112,11 +157,9 @@ class LaneBatchNorm(LaneLayer):
         self.register_buffer("running_var", torch.ones(1, channels))
         self.momentum = 0.1
 
-    def reset(self, init: str, generator: torch.Generator) -> None:  # noqa: ARG002 - the same for every scheme
-        """Start at the identity."""
-        with torch.no_grad():
-            self.weight.fill_(1.0)
-            self.bias.zero_()
+    def draws(self, init: str) -> dict[str, Draw]:  # noqa: ARG002 - the same for every scheme
+        """The identity."""
+        return {"weight": Draw(mean=1.0), "bias": Draw()}
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [B, K·C, H, W] or [K, B, C]."""

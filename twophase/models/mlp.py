@@ -25,7 +25,9 @@ class MLP(LaneNetwork):
         features = 1
         for size in input_shape:
             features *= size
-        self.hidden = nn.ModuleList(LaneLinear(features if i == 0 else width, width) for i in range(depth))
+        self.hidden = nn.ModuleList(
+            LaneLinear(features if i == 0 else width, width, is_normed=norm_layer != "none") for i in range(depth)
+        )
         self.norms = nn.ModuleList(
             LaneBatchNorm(width) if norm_layer == "batch" else nn.Identity() for _ in range(depth)
         )

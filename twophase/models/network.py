@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from twophase.models.layers import LaneLayer
+from twophase.models.layers import Draw, LaneLayer, LaneWeights
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -53,6 +53,21 @@ class LaneNetwork(nn.Module, ABC):
         for module in self.modules():
             if isinstance(module, LaneLayer):
                 module.reset(init, generator)
+
+    def draws(self, init: str) -> dict[str, Draw]:
+        """Tell how parameters are drawn, by name; those that belong to no lane layer are missing."""
+        return {
+            f"{layer}.{name}": draw
+            for layer, module in self.named_modules()
+            if isinstance(module, LaneLayer)
+            for name, draw in module.draws(init).items()
+        }
+
+    def normed_layers(self) -> frozenset[str]:
+        """Name the layers whose output goes straight into a normalisation, so that their weights' scale is free."""
+        return frozenset(
+            layer for layer, module in self.named_modules() if isinstance(module, LaneWeights) and module.is_normed
+        )
 
 
 class OneLane(nn.Module):

@@ -26,16 +26,15 @@ class Block(nn.Module):
         stride = channels_out // channels_in
         strides = (1, stride) if is_flat else (stride, stride)
         kernel = (1, 3) if is_flat else (3, 3)
-        bias = not is_normed  # a norm would take it out again
-        self.conv1 = LaneConv(channels_in, channels_out, kernel, strides, bias=bias)
+        self.conv1 = LaneConv(channels_in, channels_out, kernel, strides, is_normed=is_normed)
         self.norm1 = _norm(channels_out, is_normed=is_normed)
-        self.conv2 = LaneConv(channels_out, channels_out, kernel, (1, 1), bias=bias)
+        self.conv2 = LaneConv(channels_out, channels_out, kernel, (1, 1), is_normed=is_normed)
         self.norm2 = _norm(channels_out, is_normed=is_normed)
         self.shortcut: nn.Module = nn.Identity()
         if channels_in != channels_out:
             self.shortcut = Subsample(channels_in, channels_out, strides)
             if is_projected:
-                projection = LaneConv(channels_in, channels_out, (1, 1), strides, bias=bias)
+                projection = LaneConv(channels_in, channels_out, (1, 1), strides, is_normed=is_normed)
                 self.shortcut = nn.Sequential(projection, _norm(channels_out, is_normed=is_normed))
 
     def forward(self, x: Float[Tensor, "B KC H W"]) -> Float[Tensor, "B KC2 H2 W2"]:
@@ -78,7 +77,7 @@ class ResNet(LaneNetwork):
         self.activation = ACTIVATIONS[activation]
         is_flat, is_normed = len(input_shape) == 2, norm_layer == "batch"
         kernel = (1, 3) if is_flat else (3, 3)
-        self.stem = LaneConv(input_shape[0], width, kernel, (1, 1), bias=not is_normed)
+        self.stem = LaneConv(input_shape[0], width, kernel, (1, 1), is_normed=is_normed)
         self.norm = _norm(width, is_normed=is_normed)
         widths = [stage * width for stage in (1, 2, 4) for _ in range((depth - 2) // 6)]
         self.blocks = nn.ModuleList(

@@ -43,7 +43,7 @@ class VGG(LaneNetwork):
         for factor, count in zip(CHANNELS, CONVOLUTIONS[depth], strict=True):
             layers: list[nn.Module] = []
             for _ in range(count):
-                layers.append(LaneConv(channels, factor * width, kernel, (1, 1), bias=not is_normed))
+                layers.append(LaneConv(channels, factor * width, kernel, (1, 1), is_normed=is_normed))
                 layers.append(LaneBatchNorm(factor * width) if is_normed else nn.Identity())
                 channels = factor * width
             stages.append(nn.ModuleList(layers))
