@@ -7,10 +7,13 @@ from typing import NoReturn
 
 import results
 from study import commands
-from study.cluster import EnvironmentFault
+from study.cluster import EnvironmentFault, Terminated
 from twophase.errors import BadInput
 
-BAD_INPUT, ENVIRONMENT, INTERRUPTED = 2, 3, 130
+BAD_INPUT, ENVIRONMENT = 2, 3
+BY_SIGNAL = 128
+INTERRUPTED, BROKEN_PIPE, TERMINATED = BY_SIGNAL + 2, BY_SIGNAL + 13, BY_SIGNAL + 15
+KEPT = "what was committed is kept, the same command goes on"
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,8 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (EnvironmentFault, OSError) as error:
         print(f"twophase: {error}", file=sys.stderr)
         return ENVIRONMENT
+    except Terminated:
+        print(f"twophase: terminated; {KEPT}", file=sys.stderr)
+        return TERMINATED
     except KeyboardInterrupt:
-        print("twophase: interrupted; what was committed is kept, the same command goes on", file=sys.stderr)
+        print(f"twophase: interrupted; {KEPT}", file=sys.stderr)
         return INTERRUPTED
 
 

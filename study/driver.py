@@ -10,11 +10,12 @@ from typing import Any
 import results
 import search_spaces
 from search_spaces import Space
-from study import manifest
+from study import cluster_address, manifest
 from study.analysis import transitions
 from study.cluster import (
     check_not_shadowed,
     num_local_gpus,
+    num_processors,
     run_jobs,
     terminated_as_interrupt,
 )
@@ -23,7 +24,7 @@ from study.manifest import Declared
 from study.planner import Plan, make_plan
 from study.report import write_report
 from study.snapshots import sweep_snapshots
-from study.worker import Place, cache_folder, commit_failure
+from study.worker import Place, cache_folder, commit_failure, require_cache
 from twophase.errors import BadInput
 
 
@@ -89,11 +90,16 @@ def read_space(
 
 def run(space: Space, root: Path, means: Means) -> results.Study:
     """Run a checked space; see `launch`."""
-    if not means.gpus_per_trial and any(point.device == "cuda" for point in space.settings):
-        raise BadInput("device 'cuda' needs gpus_per_trial > 0, got 0; use --gpus-per-trial, or leave device out")
+    lacking = lacks(space, means)
+    if lacking:
+        raise BadInput(lacking)
     folder = (root / space.name).absolute()
+    results.require_room(folder)
     check_not_shadowed(Path.cwd())
     declared = manifest.declare(space, manifest.read_declared(folder))
+    require_cache(space.settings)
+    if means.address is not None:
+        cluster_address.check_answer(means.address)
     study = results.create(folder, study=space.name, setting_columns=setting_columns())
     with terminated_as_interrupt(), results.Lease.acquire(folder) as lease:
         # Read again under the lease: another driver may have finished in between.
@@ -120,9 +126,26 @@ def run(space: Space, root: Path, means: Means) -> results.Study:
     return study
 
 
+def lacks(space: Space, means: Means) -> str:
+    """Say what a run of a space would lack on this machine, in one line; empty if nothing."""
+    gpus = means.gpus_per_trial
+    if not gpus and any(point.device == "cuda" for point in space.settings):
+        return "device 'cuda' needs gpus_per_trial > 0, got 0; use --gpus-per-trial, or leave device out"
+    if means.address is None and num_local_gpus() < gpus:
+        most = f"gpus_per_trial must be <= {num_local_gpus()}, the GPUs of this machine"
+        return f"{most}, got {gpus:g}; use 0 or --address"
+    return ""
+
+
 def study_plan(space: Space, root: Path) -> Plan:
-    """Hold a space against what is there, starting and writing nothing."""
-    folder = root / space.name
+    """Hold a space against what is there, starting and writing nothing.
+
+    Raises:
+        BadInput: The space names another primary than the study's.
+        results.StudyError: The study can't be read, or none could be made there.
+    """
+    folder = (root / space.name).absolute()
+    results.require_room(folder)
     manifest.declare(space, manifest.read_declared(folder))
     if not folder.exists():
         return make_plan(space)
@@ -137,10 +160,20 @@ def derive(study: results.Study, declared: Declared | None = None) -> None:
 
 
 def _run_plan(plan: Plan, place: Place, means: Means) -> None:
-    died = run_jobs(plan.jobs, place, workers=means.workers, gpus_per_trial=means.gpus_per_trial, address=means.address)
+    workers = _fitting_workers(means)
+    died = run_jobs(plan.jobs, place, workers=workers, gpus_per_trial=means.gpus_per_trial, address=means.address)
     for job in plan.jobs:
         if job.trial.key in died:
             commit_failure(job, place, f"worker died: {died[job.trial.key]}")
+
+
+def _fitting_workers(means: Means) -> int | None:
+    """Workers, no more than this machine has processors: each takes one, and more would only take turns."""
+    most = num_processors()
+    if means.workers is None or means.address is not None or means.workers <= most:
+        return means.workers
+    print(f"workers: {most}, the processors of this machine, in place of {means.workers}", file=sys.stderr)
+    return most
 
 
 def _tell(plan: Plan) -> None:
@@ -159,7 +192,5 @@ def _check_means(means: Means) -> None:
         raise BadInput(f"gpus_per_trial must be a number >= 0, got {gpus!r}")
     if gpus > 1 and gpus != int(gpus):
         raise BadInput(f"gpus_per_trial above 1 must be whole, got {gpus:g}")
-    if gpus and means.address is None and num_local_gpus() < gpus:
-        raise BadInput(
-            f"gpus_per_trial must be <= {num_local_gpus()}, the GPUs of this machine, got {gpus:g}; use 0 or --address"
-        )
+    if means.address is not None:
+        cluster_address.check_form(means.address)

@@ -56,11 +56,13 @@ class Source:
         load: (num_train, num_test, data_seed, cache folder) -> Dataset.
         defaults: Default of each setting leaf that the data set has.
         max_examples: Greatest num_train + num_test, or 0 for no bound.
+        is_cached: Whether it is generated into the cache folder, or kept there.
     """
 
     load: Loader
     defaults: Mapping[str, int]
     max_examples: int = 0
+    is_cached: bool = False
 
 
 def stratified(labels: Int[Tensor, " N"], size: int, *, seed: int, purpose: str) -> Int[Tensor, " n"]:
