@@ -157,10 +157,18 @@ def grown(old: Sequence[Column], new: Sequence[Column]) -> tuple[Column, ...]:
     return (*kept, *given.values())
 
 
+def is_study(folder: Path) -> bool:
+    """Whether a study is there; none has too long a name."""
+    try:
+        return (folder / SCHEMA_FILE).is_file()
+    except OSError:
+        return False
+
+
 def studies_in(folder: Path) -> list[str]:
     """Names of the studies directly under `folder`."""
     try:
-        return sorted(entry.name for entry in folder.iterdir() if (entry / SCHEMA_FILE).is_file())
+        return sorted(entry.name for entry in folder.iterdir() if is_study(entry))
     except OSError:
         return []
 

@@ -155,8 +155,10 @@ def study_plan(space: Space, root: Path) -> Plan:
 def derive(study: results.Study, declared: Declared | None = None) -> None:
     """Write the tables that follow from all rows: `trials` and `transitions`."""
     results.write_trials(study)
-    declared = declared or manifest.read_declared(study.path) or Declared()
-    results.write_derived(study, "transitions", transitions(study.table("chaos"), declared))
+    chaos = study.table("chaos")
+    if declared is None:
+        declared = Declared() if chaos.empty else manifest.require_declared(study.path)
+    results.write_derived(study, "transitions", transitions(chaos, declared))
 
 
 def _run_plan(plan: Plan, place: Place, means: Means) -> None:
