@@ -134,7 +134,7 @@ def check(arguments: argparse.Namespace) -> int:
     for finding in findings:
         print(f"{finding.table}: {finding.what}: {finding.where}" + (f"; {finding.mend}" if finding.mend else ""))
     if findings:
-        print(f"{len(findings)} findings")
+        print("1 finding" if len(findings) == 1 else f"{len(findings)} findings")
         return FOUND
     trials = study.table("trials")
     print(f"study {study.name}: {len(trials)} trials, every key once, no half file, every sentinel exact")

@@ -2,6 +2,7 @@
 
 import math
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from search_spaces import Space
 from study import cluster_address, manifest
 from study.analysis import transitions
 from study.cluster import (
+    EnvironmentFault,
     check_not_shadowed,
     num_local_gpus,
     num_processors,
@@ -24,7 +26,8 @@ from study.manifest import Declared
 from study.planner import Plan, make_plan
 from study.report import write_report
 from study.snapshots import sweep_snapshots
-from study.worker import Place, cache_folder, commit_failure, require_cache
+from study.worker import Place, cache_folder, commit_failure
+from twophase.data import DATA
 from twophase.errors import BadInput
 
 
@@ -74,7 +77,7 @@ def launch(
     Raises:
         BadInput: Something about the input is wrong; nothing was started.
         results.StudyError: The study can't be written, or another driver has it.
-        EnvironmentFault: The disk is full, or the cluster can't be reached or went away.
+        EnvironmentFault: The disk is full, the cluster can't be reached or went away, or data sets can't be kept.
     """
     means = Means(workers, gpus_per_trial, address, retry_failed)
     return run(read_space(space, overrides, name=name, means=means), Path(root), means)
@@ -97,7 +100,8 @@ def run(space: Space, root: Path, means: Means) -> results.Study:
     results.require_room(folder)
     check_not_shadowed(Path.cwd())
     declared = manifest.declare(space, manifest.read_declared(folder))
-    require_cache(space.settings)
+    if any(DATA[point.data].is_cached for point in space.settings):
+        _require_cache(cache_folder())
     if means.address is not None:
         cluster_address.check_answer(means.address)
     study = results.create(folder, study=space.name, setting_columns=setting_columns())
@@ -159,6 +163,17 @@ def derive(study: results.Study, declared: Declared | None = None) -> None:
     if declared is None:
         declared = Declared() if chaos.empty else manifest.require_declared(study.path)
     results.write_derived(study, "transitions", transitions(chaos, declared))
+
+
+def _require_cache(folder: Path) -> None:
+    """Make the folder of generated data sets, and see that it can be written to: else every trial would fail of it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise EnvironmentFault(
+            f"data sets can't be kept in {folder}: {error.strerror or error}; set TWOPHASE_CACHE to another folder"
+        ) from error
 
 
 def _run_plan(plan: Plan, place: Place, means: Means) -> None:

@@ -87,7 +87,10 @@ def status_text(status: Status) -> str:
         f"{counts['planned']} waiting, {counts['failed']} failed"
     ]
     if not status.is_space_known:
-        lines.append("what was planned isn't known: the study was made by a version that didn't keep it; run it again")
+        lines.append(
+            f"what was planned isn't known: {manifest.FILE} is missing, or of a version that didn't keep it; run the "
+            "study's space again"
+        )
     if status.driver:
         lines.append(f"driver: {status.driver}")
     elif status.num_waiting:

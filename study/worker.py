@@ -3,9 +3,8 @@
 import errno
 import os
 import platform
-import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from study.snapshots import StoredSnapshots
 from study.widths import lane_width
 from twophase import __version__
 from twophase.comparison import Row
-from twophase.config import Setting, Trial, digest
+from twophase.config import Trial, digest
 from twophase.data import DATA
 from twophase.experiment import Experiment, Outcome, Todo
 
@@ -191,25 +190,6 @@ def _record(trial: Trial, summary: dict[str, Any]) -> dict[str, Any]:
         "device_name": device_name,
         "num_threads": torch.get_num_threads(),
     }
-
-
-def require_cache(settings: Iterable[Setting]) -> None:
-    """Make the folder of generated data sets, where one of the settings needs it.
-
-    Raises:
-        OSError: It can't be made or written to; every trial would fail of it.
-    """
-    if not any(DATA[point.data].is_cached for point in settings):
-        return
-    folder = cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(
-            error.errno, f"data sets can't be kept in {folder} ({error.strerror}); set TWOPHASE_CACHE to another folder"
-        ) from error
 
 
 def cache_folder() -> Path:
