@@ -156,7 +156,6 @@ OVERRIDES = {
     "epochs twice in disguise": ("chaos.measure_steps=[1ep,01.0ep]", ["must not repeat", "'1ep' twice"]),
     "measured at 00": ("chaos.measure_steps=['00']", ["steps > 0", "'00'"]),
     "digits of another script": ("chaos.measure_steps=['٤']", ["chaos.measure_steps", "'٤'"]),
-    "milestones of another script": ("milestones='٠.٥'", ["milestones must be fractions", "'٠.٥'"]),
     "epochs of 400 digits": (f"chaos.measure_steps=[{'9' * 400}ep]", ["chaos.measure_steps must hold"]),
     "name": ("name=other", ["name", "use --name"]),
     "name misspelt": ("nmae=other", ["'nmae'", "use --name"]),
@@ -186,6 +185,10 @@ FILES = {
     "cone is a list": ("name: a\ncone: [full]", ["cone must be a mapping", "['full']"]),
     "unknown in cone": ("name: a\ncone: {kernels: full}", ["unknown key in cone 'kernels'", "did you mean 'kernel'"]),
     "primary is a word": ("name: a\nchaos: {primary: test_barrier}", ["chaos.primary", "'test_barrier'"]),
+    "milestones of another script": (
+        "name: a\nbase: {schedule: step, milestones: '٠.٥'}",
+        ["milestones must be fractions", "'٠.٥'"],
+    ),
     "name misspelt": ("nmae: a", ["unknown key 'nmae'", "did you mean 'name'"]),
     "name too long": (f"name: {'a' * 101}", ["at most 100", "begin with a letter or digit"]),
     "name is a number": ("name: 5", ["name must be of letters", "5"]),
@@ -244,7 +247,7 @@ ARGUMENTS = [
     (["run", "."], ["'.'", "presets"]),
     (["plan", "tiny.yaml", "--root", "tiny.yaml"], ["cannot write to", "tiny.yaml/tiny: Not a directory"]),
     (["run", f"{'a' * 300}.yaml"], ["aaa.yaml cannot be read", "too long"]),
-    (["status", "a" * 300], ["aaa", "too long"]),
+    (["status", "a" * 300], ["no study at runs/aaa"]),
     (["run", "tiny.yaml", "--root", "a" * 300], ["cannot write to", "aaa/tiny", "too long"]),
     (["plan", "tiny.yaml", "--root", "a" * 300], ["cannot write to", "aaa/tiny", "too long"]),
     (["run", "tiny.yaml", "--address", ""], ["address must be host:port", "got ''"]),
@@ -361,8 +364,7 @@ def test_damaged_declarations_are_told_by_every_command_and_by_check(answer, tmp
     assert cli.main(["check", "tiny"]) == 1
     told = capsys.readouterr().out.splitlines()
     assert len(told) == 2
-    commands = {"locate", "report"} | ({"status"} if text else set())
-    for line in [told[0], *(answer(command, "tiny") for command in sorted(commands))]:
+    for line in [told[0], *(answer(command, "tiny") for command in ("locate", "status" if text else "report"))]:
         assert "_declared.json is" in line
         assert "restore it, or" in line
         assert "run the study's spaces again" in line

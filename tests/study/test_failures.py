@@ -21,6 +21,7 @@ from study.cluster import (
     terminated_as_interrupt,
 )
 from study.progress import Progress
+from study.report import write_report
 from study.trainable import JobRunner
 from study.worker import Place
 from twophase import __version__
@@ -59,7 +60,7 @@ def do(job, place: Place, *, version: str = __version__) -> dict:
 
 @pytest.fixture
 def sabotage(monkeypatch, tmp_path):
-    """Runs are done in this process, one job after another."""
+    """Runs are done in this process, one job after another, and without the report, which has tests of its own."""
     plot = Sabotage()
     run_job = trainable.run_job
 
@@ -80,6 +81,7 @@ def sabotage(monkeypatch, tmp_path):
     monkeypatch.setattr(trainable, "prepare_process", lambda: None)
     monkeypatch.setattr(trainable, "run_job", run_or_raise)
     monkeypatch.setattr(driver, "run_jobs", run_jobs)
+    monkeypatch.setattr(driver, "write_report", lambda _: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "fails.yaml").write_text(json.dumps(SPACE))
     return plot
@@ -294,6 +296,7 @@ def test_all_trials_failed(sabotage, capsys):
     assert set(rows().status) == {"failed"}
     assert "no transition was measured" in capsys.readouterr().out
     assert rows("chaos").empty
+    assert write_report(results.open("runs/fails")).stat().st_size > 0
 
 
 def test_a_failed_extension_keeps_the_rows_that_were_there(sabotage):
