@@ -121,6 +121,7 @@ def _rule(name: str, leaf: Leaf) -> str:
         return "; ".join(f"{kind} {one_of(model.ranges[name])}" for kind, model in sorted(MODELS.items()))
     bounds = [("> ", leaf.above), ("≥ ", leaf.least), ("< ", leaf.below)]
     rules = [f"{sign}{bound:g}" for sign, bound in bounds if bound is not None]
+    rules += [] if leaf.most is None else [f"≤ {leaf.most:,}"]
     return ", ".join(rules) or "ascending fractions, with schedule `step`"
 
 

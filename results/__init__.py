@@ -4,7 +4,7 @@ from results.commits import STATUSES, TRIAL_COLUMNS, Commit, CommittedFile, read
 from results.errors import LeaseHeld, LeaseLost, SchemaError, StudyError
 from results.heartbeat import Heartbeat, beat, end_beat, running
 from results.integrity import Finding, check
-from results.layout import studies_in
+from results.layout import is_study, require_room, studies_in
 from results.lease import Lease, live_holder
 from results.query import Study, create, open  # noqa: A004 - `results.open(path)` is the contract
 from results.schema import VERSION, Column, Table, arrow_schema
@@ -33,11 +33,13 @@ __all__ = [
     "check",
     "create",
     "end_beat",
+    "is_study",
     "live_holder",
     "open",
     "read_commits",
     "remove_commit",
     "require_files",
+    "require_room",
     "running",
     "studies_in",
     "sweep",

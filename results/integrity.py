@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,15 +20,24 @@ from results.store import temporary_files, unnamed_files
 from results.tables import TABLES
 
 _SHOWN_DUPLICATES = 10
+_RUN_AGAIN = "run the study's space again"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong: in which table (or `_commits`), what, and where: a path within the study, or a row's key."""
+    """Something wrong.
+
+    Attributes:
+        table: In which table, or `_commits`.
+        what: What is wrong.
+        where: A path within the study, or a row's key.
+        mend: What to do about it; empty where `what` says so.
+    """
 
     table: str
     what: str
     where: str
+    mend: str = field(default="", compare=False)
 
 
 def check(study: StudyFolder) -> list[Finding]:
@@ -40,9 +49,10 @@ def check(study: StudyFolder) -> list[Finding]:
     live = live_commits(commits)
     findings += _leftovers(study, commits, live)
     tables: dict[str, list[pa.Table]] = defaultdict(list)
-    for table, name, committed in _files(study, live):
+    for table, name, stem, committed in _files(study, live):
         rows, problems = _check_file(study, study.path / table / name, table, committed)
-        findings += problems
+        mend = _compute_again(stem) if stem else _RUN_AGAIN
+        findings += [replace(problem, mend=mend) for problem in problems]
         if rows is not None:
             tables[table].append(rows)
     for table, parts in tables.items():
@@ -55,7 +65,7 @@ def check(study: StudyFolder) -> list[Finding]:
 def _read_each_commit(study: StudyFolder) -> tuple[list[Commit], list[Finding]]:
     commits, findings = [], []
     if not study.commits_path.is_dir():
-        return [], [Finding("_commits", "folder is missing", study.commits_path.name)]
+        return [], [Finding("_commits", "folder is missing", study.commits_path.name, f"restore it, or {_RUN_AGAIN}")]
     for path in sorted(study.commits_path.glob("[!.]*.json")):
         try:
             commits.append(parse_commit(study, path, path.read_text(encoding="utf-8", errors="replace")))
@@ -68,26 +78,30 @@ def _leftovers(study: StudyFolder, commits: Sequence[Commit], live: Sequence[Com
     if live_holder(study.path) is not None:
         return
     for path in temporary_files(study):
-        yield Finding(path.parent.name, "temporary file left by a kill", _within(study, path))
+        yield Finding(path.parent.name, "temporary file left by a kill", _within(study, path), _RUN_AGAIN)
     # Superseded commits are told of once; the files they name are theirs, not strays.
     for path in unnamed_files(study, commits):
-        yield Finding(path.parent.name, "data file that no commit names", _within(study, path))
+        yield Finding(path.parent.name, "data file that no commit names", _within(study, path), _RUN_AGAIN)
     kept = {commit.stem for commit in live}
     for commit in commits:
         if commit.stem not in kept:
             path = study.commits_path / f"{commit.stem}.json"
-            yield Finding("_commits", "superseded commit not yet swept", _within(study, path))
+            yield Finding("_commits", "superseded commit not yet swept", _within(study, path), _RUN_AGAIN)
 
 
-def _files(study: StudyFolder, live: Iterable[Commit]) -> Iterator[tuple[str, str, CommittedFile | None]]:
-    """Table, file name and what the commit says of it, for each file that should be read."""
+def _compute_again(stem: str) -> str:
+    return f"remove _commits/{stem}.json and {_RUN_AGAIN}, which computes its rows again"
+
+
+def _files(study: StudyFolder, live: Iterable[Commit]) -> Iterator[tuple[str, str, str, CommittedFile | None]]:
+    """Table, file name, name of the commit and what it says of the file, for each file that should be read."""
     for commit in live:
         for file in commit.files:
-            yield file.table, file.name, file
+            yield file.table, file.name, commit.stem, file
     for name, table in TABLES.items():
         path = study.derived_file(name)
         if table.is_derived and path.exists():
-            yield name, path.name, None
+            yield name, path.name, "", None
 
 
 def _check_file(
@@ -136,26 +150,27 @@ def _require_schema(study: StudyFolder, table: str, found: pa.Schema) -> None:
     optional = {column.name for column in study.setting_columns if column.fill is not None}
     wanted = {field.name: field for field in study.schema(table)}
     problems = [f"no column {name!r}" for name in wanted if name not in found.names and name not in optional]
-    for field in found:
-        if field.name not in wanted:
-            problems.append(f"unknown column {field.name!r}")
-        elif field.type != wanted[field.name].type:
-            problems.append(f"column {field.name!r} is {field.type}, not {wanted[field.name].type}")
-        elif field.nullable != wanted[field.name].nullable:
-            problems.append(f"column {field.name!r} is {'' if field.nullable else 'not '}nullable")
+    for column in found:
+        if column.name not in wanted:
+            problems.append(f"unknown column {column.name!r}")
+        elif column.type != wanted[column.name].type:
+            problems.append(f"column {column.name!r} is {column.type}, not {wanted[column.name].type}")
+        elif column.nullable != wanted[column.name].nullable:
+            problems.append(f"column {column.name!r} is {'' if column.nullable else 'not '}nullable")
     if problems:
         raise StudyError(f"schema of data file differs: {'; '.join(problems)}")
 
 
 def _duplicates(table: str, parts: Sequence[pa.Table]) -> Iterator[Finding]:
     key = list(TABLES[table].row_key)
+    mend = _RUN_AGAIN if TABLES[table].is_derived else _compute_again("<its trial key>-*")
     rows = pa.concat_tables([part.select(key) for part in parts]).to_pandas()
     doubled = rows[rows.duplicated(keep="first")].drop_duplicates()
     for row in doubled.head(_SHOWN_DUPLICATES).itertuples(index=False):
         where = ", ".join(f"{name}={value}" for name, value in zip(key, row, strict=True))
-        yield Finding(table, "row key occurs more than once", where)
+        yield Finding(table, "row key occurs more than once", where, mend)
     if len(doubled) > _SHOWN_DUPLICATES:
-        yield Finding(table, f"{len(doubled) - _SHOWN_DUPLICATES} more row keys occur more than once", table)
+        yield Finding(table, f"{len(doubled) - _SHOWN_DUPLICATES} more row keys occur more than once", table, mend)
 
 
 def _inexact_sentinels(live: Iterable[Commit], chaos: Sequence[pa.Table]) -> Iterator[Finding]:
@@ -163,14 +178,16 @@ def _inexact_sentinels(live: Iterable[Commit], chaos: Sequence[pa.Table]) -> Ite
         # A failure has no sentinel, nor rows that one would have to prove.
         if commit.status != "failed" and commit.trial.get("is_sentinel_exact") is False:
             where = f"trial_key={commit.trial_key}, part={commit.part}"
-            yield Finding("trials", "a sentinel is not bitwise equal to the reference", where)
+            what = "a sentinel is not bitwise equal to the reference"
+            yield Finding("trials", what, where, _compute_again(f"{commit.trial_key}-*"))
     for part in chaos:
         sentinels = part.filter(pc.field("perturbation") == "none").to_pandas()
         # Where training itself diverged, NaN − NaN proves nothing and refutes nothing.
         excused = sentinels["diverged"] & sentinels["distance"].isna()
         for row in sentinels[(sentinels["distance"] != 0) & ~excused].itertuples():
             where = f"trial_key={row.trial_key}, measure_step={row.measure_step}"
-            yield Finding("chaos", f"sentinel's distance is {row.distance}, not 0", where)
+            what = f"sentinel's distance is {row.distance}, not 0"
+            yield Finding("chaos", what, where, _compute_again(f"{row.trial_key}-*"))
 
 
 def _differing_references(live: Iterable[Commit], chaos: Sequence[pa.Table]) -> Iterator[Finding]:
@@ -183,7 +200,7 @@ def _differing_references(live: Iterable[Commit], chaos: Sequence[pa.Table]) -> 
     for trial_key, found in digests.items():
         if len(found) > 1:
             what = f"references differ within one trial: {', '.join(found)}"
-            yield Finding("chaos", what, f"trial_key={trial_key}")
+            yield Finding("chaos", what, f"trial_key={trial_key}", _compute_again(f"{trial_key}-*"))
 
 
 def _within(study: StudyFolder, path: Path) -> str:

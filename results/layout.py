@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 import os
 from collections.abc import Sequence
@@ -65,7 +66,9 @@ def read_folder(path: str | os.PathLike[str]) -> StudyFolder:
         text = (path / SCHEMA_FILE).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         raise StudyError(_no_study(path)) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise StudyError(f"cannot read {path / SCHEMA_FILE}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
         raise StudyError(f"cannot read {path / SCHEMA_FILE}: {error}") from error
     try:
         content: dict[str, Any] = json.loads(text)
@@ -77,7 +80,9 @@ def read_folder(path: str | os.PathLike[str]) -> StudyFolder:
         columns = tuple(Column(**column) for column in content["setting_columns"])
         return StudyFolder(path, str(content["study"]), columns)
     except (ValueError, TypeError, KeyError, SchemaError) as error:
-        raise StudyError(f"{path / SCHEMA_FILE} is damaged: {error}") from error
+        raise StudyError(
+            f"{path / SCHEMA_FILE} is damaged: {error}; restore it, or choose another folder or --name"
+        ) from error
 
 
 def make_folder(path: str | os.PathLike[str], *, study: str, setting_columns: Sequence[Column]) -> StudyFolder:
@@ -92,6 +97,7 @@ def make_folder(path: str | os.PathLike[str], *, study: str, setting_columns: Se
         raise StudyError("the name of a study must not be empty")
     check_setting_columns(setting_columns, TABLES.values())
     columns = tuple(setting_columns)
+    require_room(path)
     old = None
     if (path / SCHEMA_FILE).exists():
         old = read_folder(path)
@@ -100,8 +106,6 @@ def make_folder(path: str | os.PathLike[str], *, study: str, setting_columns: Se
         columns = grown(old.setting_columns, columns)
     folder = StudyFolder(path, study, columns)
     try:
-        if old is None and path.is_dir() and not all(is_temp(entry) for entry in path.iterdir()):
-            raise StudyError(f"{path} has files but is not a study (no {SCHEMA_FILE}); choose another folder")
         path.mkdir(parents=True, exist_ok=True)
         if old != folder:
             content = {"version": VERSION, "study": study, "setting_columns": [asdict(column) for column in columns]}
@@ -110,6 +114,25 @@ def make_folder(path: str | os.PathLike[str], *, study: str, setting_columns: Se
     except OSError as error:
         raise StudyError(f"cannot write to {path}: {error.strerror or error}") from error
     return folder
+
+
+def require_room(path: str | os.PathLike[str]) -> None:
+    """Refuses a place where no study is and none could be made; touches nothing.
+
+    Raises:
+        StudyError: it is no folder, can't be written, has too long a name, or holds other things.
+    """
+    path = Path(path)
+    try:
+        nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+        if not nearest.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if nearest == path and not (path / SCHEMA_FILE).exists() and not all(map(is_temp, path.iterdir())):
+            raise StudyError(f"{path} has files but is not a study (no {SCHEMA_FILE}); choose another folder")
+    except OSError as error:
+        raise StudyError(f"cannot write to {path}: {error.strerror or error}") from error
 
 
 def grown(old: Sequence[Column], new: Sequence[Column]) -> tuple[Column, ...]:
@@ -134,10 +157,18 @@ def grown(old: Sequence[Column], new: Sequence[Column]) -> tuple[Column, ...]:
     return (*kept, *given.values())
 
 
+def is_study(folder: Path) -> bool:
+    """Whether a study is there; none has too long a name."""
+    try:
+        return (folder / SCHEMA_FILE).is_file()
+    except OSError:
+        return False
+
+
 def studies_in(folder: Path) -> list[str]:
     """Names of the studies directly under `folder`."""
     try:
-        return sorted(entry.name for entry in folder.iterdir() if (entry / SCHEMA_FILE).is_file())
+        return sorted(entry.name for entry in folder.iterdir() if is_study(entry))
     except OSError:
         return []
 

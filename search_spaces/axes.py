@@ -1,11 +1,11 @@
 """The values of one axis: a list, a range or a log range."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from search_spaces.rules import MOST
-from twophase.config import LEAVES, TYPES, Value, coerce
+from search_spaces.source import SETTINGS_PAGE
+from twophase.config import LEAVES, TYPES, Value, coerce, is_finite
 from twophase.errors import BadInput, unknown
 
 FORMS = "a list, {range: [low, high], num: n} or {log: [low, high], num: n}"
@@ -26,7 +26,7 @@ def axis_values(name: str, spec: object) -> tuple[Value, ...]:
     """
     field = f"axes.{name}"
     if name not in LEAVES:
-        raise unknown("axis", name, LEAVES)
+        raise unknown("axis", name, LEAVES, see=SETTINGS_PAGE)
     if isinstance(spec, Mapping):
         raw: Sequence[object] = _spread(field, spec, is_integer=TYPES[name] is int)
     elif isinstance(spec, list | tuple):
@@ -73,4 +73,4 @@ def _ends(field: str, kind: str, ends: object) -> tuple[float, float]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and is_finite(value)

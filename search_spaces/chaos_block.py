@@ -7,7 +7,7 @@ from typing import Any
 
 from search_spaces.rules import MOST, count, distinct, known_word, positive, read_list, read_mapping
 from twophase.chaos import INDICATORS
-from twophase.config import Protocol, Setting
+from twophase.config import MOST_EXAMPLES, Protocol, Setting
 from twophase.errors import BadInput
 from twophase.experiment import Child
 from twophase.perturb import ORDER
@@ -17,7 +17,7 @@ from twophase.schedules import ENDS_AT_ZERO
 DEFAULT_FORK_STEPS = (0, 5, 10, 25, 50, 100, 200, 400, 800)
 LEAST_SINGLE = 1e-6
 """Relative magnitude below which a push of float32 parameters is mostly rounded away (their unit roundoff is 6e-8)."""
-_MEASURE = re.compile(r"end|\+?\d+|\d+(\.\d+)?ep")
+_MEASURE = re.compile(r"end|(?P<plus>\+?)(?P<steps>[0-9]{1,15})|(?P<epochs>[0-9]{1,9}(\.[0-9]{1,9})?)ep")
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,10 @@ class Chaos:
         for kind in self.perturbations:
             check_setting(kind, setting)
         end = setting.num_steps
+        each = len(self.perturbations) * len(self.magnitudes) * self.num_directions + self.controls
+        num_children = each * len(self.fork_steps or DEFAULT_FORK_STEPS)
+        if num_children > MOST:
+            raise BadInput(f"chaos must make at most {MOST:,} children of a trial, got {num_children:,}; ask for fewer")
         if self.window and setting.schedule in ENDS_AT_ZERO:
             raise BadInput(
                 f"chaos.window must go with a schedule that doesn't end at 0, got {self.window} with schedule "
@@ -168,7 +172,9 @@ def read_chaos(raw: Any) -> Chaos:
         primary=_primary(given.get("primary", {})),
         is_primary_named=bool(given.get("primary")),
         protocol=Protocol(
-            train_sample=count("chaos.train_sample", given.get("train_sample", Protocol.train_sample), least=1),
+            train_sample=count(
+                "chaos.train_sample", given.get("train_sample", Protocol.train_sample), least=1, most=MOST_EXAMPLES
+            ),
             path_points=count("chaos.path_points", given.get("path_points", Protocol.path_points), least=3, most=MOST),
         ),
     )
@@ -219,8 +225,17 @@ def _measures(given: Mapping[str, Any], window: int) -> tuple[str, ...]:
 
 
 def _measure_steps(raw: Any) -> tuple[str, ...]:
-    texts = [str(step) for step in read_list("chaos.measure_steps", raw, is_one_allowed=True)]
-    for text in texts:
-        if not _MEASURE.fullmatch(text) or text in ("0", "+0"):
-            raise BadInput(f"chaos.measure_steps must hold 'end', steps > 0, '+n' or epochs as '80ep', got {text!r}")
-    return distinct("chaos.measure_steps", texts)
+    steps = read_list("chaos.measure_steps", raw, is_one_allowed=True)
+    return distinct("chaos.measure_steps", [_canonical_measure(str(step)) for step in steps])
+
+
+def _canonical_measure(text: str) -> str:
+    """A measure step in the one way of writing it: ``1`` for ``01``, ``80ep`` for ``80.0ep``."""
+    found = _MEASURE.fullmatch(text)
+    written = found.groupdict() if found else {}
+    number = written.get("steps") or written.get("epochs")
+    if found is None or (number and float(number) == 0):
+        raise BadInput(f"chaos.measure_steps must hold 'end', steps > 0, '+n' or epochs as '80ep', got {text!r}")
+    if written["steps"]:
+        return f"{written['plus']}{int(written['steps'])}"
+    return f"{float(written['epochs']):.15g}ep" if written["epochs"] else text

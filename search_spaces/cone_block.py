@@ -6,7 +6,7 @@ from typing import Any
 
 from search_spaces.rules import MOST, count, distinct, known_word, read_list, read_mapping
 from twophase.cone import checkpoint_steps
-from twophase.config import Protocol, Setting
+from twophase.config import MOST_EXAMPLES, MOST_SEED, Protocol, Setting
 from twophase.errors import BadInput
 from twophase.kernel import KINDS
 
@@ -79,8 +79,8 @@ def read_cone(raw: Any) -> Cone:
         steps=listed,
         num_log=count("cone.steps.num_log", numbers.get("num_log", NUM_LOG), least=0, most=MOST),
         num_linear=count("cone.steps.num_linear", numbers.get("num_linear", NUM_LINEAR), least=1, most=MOST),
-        probe_size=count("cone.probe_size", given.get("probe_size", Protocol.probe_size), least=2),
-        probe_seed=count("cone.probe_seed", given.get("probe_seed", Protocol.probe_seed), least=0),
+        probe_size=count("cone.probe_size", given.get("probe_size", Protocol.probe_size), least=2, most=MOST_EXAMPLES),
+        probe_seed=count("cone.probe_seed", given.get("probe_seed", Protocol.probe_seed), least=0, most=MOST_SEED),
     )
 
 

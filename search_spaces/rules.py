@@ -1,10 +1,11 @@
 """Checks that the blocks of a space share: each names the field, the rule and the value."""
 
-import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from search_spaces.source import BLOCKS
+from twophase.config import is_finite
 from twophase.errors import BadInput, unknown
 
 MOST = 10_000
@@ -35,9 +36,9 @@ def read_list(field: str, raw: Any, *, is_one_allowed: bool = False) -> list[Any
 
 def distinct(field: str, values: list[Any]) -> tuple[Any, ...]:
     """The same values, none twice."""
-    repeated = next((value for i, value in enumerate(values) if value in values[:i]), None)
-    if repeated is not None:
-        raise BadInput(f"{field} must not repeat an entry, got {repeated!r} twice")
+    repeated = [value for value, times in Counter(values).items() if times > 1]
+    if repeated:
+        raise BadInput(f"{field} must not repeat an entry, got {repeated[0]!r} twice")
     return tuple(values)
 
 
@@ -59,6 +60,6 @@ def known_word(what: str, value: Any, known: Iterable[str]) -> str:
 
 def positive(field: str, value: Any) -> float:
     """A finite number above 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (is_finite(value) and value > 0):
         raise BadInput(f"{field} must be a number > 0, got {value!r}")
     return float(value)

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "cone.steps": ("num_log", "num_linear"),
     "training": ("lane_width", "snapshots"),
 }
+SETTINGS_PAGE = "docs/settings.md"
 TOP = ("name", "base", "settings", "axes", "seeds", "chaos", "cone", "training")
 
 
@@ -97,6 +99,8 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
 def apply_overrides(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Lay overrides over a space: the command line wins, and setting an axis' leaf replaces the axis.
 
+    A whole block, such as ``cone`` or ``axes``, is replaced by the one given; null leaves it out.
+
     Raises:
         BadInput: A key is unknown.
     """
@@ -107,17 +111,27 @@ def apply_overrides(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[s
             _everywhere(merged, name, value)
         elif block == "axes":
             if name not in LEAVES:
-                raise unknown("axis", name, LEAVES)
+                raise unknown("axis", name, LEAVES, see=SETTINGS_PAGE)
             _drop(merged, name)
             _block(merged, "axes")[name] = value
-        elif key == "seeds" or (block in BLOCKS and name in BLOCKS[block]):
+        elif (key in TOP and key != "name") or (block in BLOCKS and name in BLOCKS[block]):
             target = merged
             for part in key.split(".")[:-1]:
                 target = _block(target, part)
             target[name] = value
         else:
-            raise unknown("key", key, _known_keys())
+            raise _unknown_override(key, block)
     return merged
+
+
+def _unknown_override(key: str, block: str) -> BadInput:
+    """Name what stands near the key: its block's own keys where it has one, else the nearest and where all are."""
+    if get_close_matches(key, _known_keys(), n=1) == ["name"]:
+        return BadInput(f"name can't be laid over a space, got key {key!r}; use --name, or launch(…, name=…)")
+    if block in BLOCKS:
+        return unknown("key", key, [f"{block}.{name}" for name in BLOCKS[block]])
+    blocks = ", ".join(f"{name}.<key>" for name in BLOCKS if "." not in name)
+    return unknown("key", key, _known_keys(), see=f"docs/space.md: settings, {blocks}, axes.<setting>, seeds")
 
 
 def space_yaml(source: Mapping[str, Any]) -> str:
@@ -133,7 +147,7 @@ def space_yaml(source: Mapping[str, Any]) -> str:
 
 def _known_keys() -> list[str]:
     inner = [f"{block}.{name}" for block, names in BLOCKS.items() for name in names]
-    return [*LEAVES, *inner, "axes.<setting>", "seeds"]
+    return [*LEAVES, *inner, *TOP]
 
 
 def _everywhere(raw: dict[str, Any], name: str, value: Any) -> None:
@@ -164,11 +178,13 @@ def _plain(value: Any) -> Any:
 
 
 def _file_text(path: Path) -> str:
-    if not path.is_file():
-        raise BadInput(f"no preset and no file is named '{path}'; presets: {', '.join(preset_names())}")
     try:
+        if not path.is_file():
+            raise BadInput(f"no preset and no file is named '{path}'; presets: {', '.join(preset_names())}")
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
         raise BadInput(f"{path} cannot be read: {error}") from None
 
 
@@ -182,3 +198,5 @@ def _parse(text: str, where: str) -> Any:
         raise BadInput(f"{where} must not be nested so deeply, nor hold itself; write it out flat") from None
     except YAMLError as error:
         raise BadInput(f"{where}: not YAML: {str(error).splitlines()[0]}") from None
+    except ValueError as error:  # what looks like a number or a date and is none
+        raise BadInput(f"{where}: not YAML: {error}") from None

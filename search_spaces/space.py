@@ -12,13 +12,13 @@ from typing import Any
 from search_spaces.axes import axis_values
 from search_spaces.chaos_block import Chaos, caution, read_chaos
 from search_spaces.cone_block import Cone, read_cone
-from search_spaces.source import apply_overrides, read_source
+from search_spaces.source import SETTINGS_PAGE, apply_overrides, read_source
 from search_spaces.training_block import Training, read_training
-from twophase.config import DEFAULTS, HEAD, LEAVES, Setting, Trial, applies, coerce, setting
+from twophase.config import DEFAULTS, HEAD, LEAVES, MOST_SEED, Setting, Trial, applies, coerce, setting
 from twophase.errors import BadInput, unknown
 
-MOST_TRIALS = 1_000_000
-"""Of settings, and of seeds: more are a slip, and would hang before they fail."""
+MOST_TRIALS = 100_000
+"""Of settings, of seeds, and of both together: more are a slip, and would hang before they fail."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,14 @@ def load(
     axes = _mapping(raw, "axes")
     varying = [leaf for leaf in LEAVES if len({getattr(point, leaf) for point in points}) > 1]
     called = _name(name if name is not None else raw.get("name"))
+    seeds = _seeds(raw.get("seeds", 3))
+    if len(points) * len(seeds) > MOST_TRIALS:
+        made = f"{len(points):,} settings and {len(seeds):,} seeds"
+        raise BadInput(f"settings times seeds must make at most {MOST_TRIALS:,} trials, got {made}")
     return Space(
         called,
         points,
-        _seeds(raw.get("seeds", 3)),
+        seeds,
         chaos,
         cone,
         read_training(raw.get("training")),
@@ -114,7 +118,7 @@ def _points(raw: Mapping[str, Any], device: str) -> tuple[Setting, ...]:
     for values in [base, *listed]:
         for leaf in values:
             if leaf not in LEAVES:
-                raise unknown("setting", leaf, LEAVES)
+                raise unknown("setting", leaf, LEAVES, see=SETTINGS_PAGE)
     for i, values in enumerate(listed):
         both = next((leaf for leaf in values if leaf in axes), None)
         if both:
@@ -178,6 +182,8 @@ def _seeds(raw: Any) -> tuple[int, ...]:
     is_list = isinstance(seeds, list) and bool(seeds)
     if not is_list or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds):
         raise BadInput(f"seeds must be a number of seeds >= 1 or a list of integers >= 0, got {raw!r}")
+    if max(seeds) > MOST_SEED:
+        raise BadInput(f"seeds must be <= {MOST_SEED:,}, got {max(seeds)}")
     if len(set(seeds)) < len(seeds):
         raise BadInput(f"seeds must not repeat a seed, got {raw!r}")
     return tuple(seeds)
@@ -185,7 +191,10 @@ def _seeds(raw: Any) -> tuple[int, ...]:
 
 def _name(raw: Any) -> str:
     if raw is None:
-        raise BadInput("name must be given: the study's folder is called so")
+        raise BadInput("name must be given, in the space or by --name: the study's folder is called so")
     if not isinstance(raw, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", raw):
-        raise BadInput(f"name must be of letters, digits, '.', '_' and '-', got {raw!r}")
+        raise BadInput(
+            "name must be of letters (A to Z), digits, '.', '_' and '-', begin with a letter or digit, "
+            f"and have at most 100 of them, got {raw!r}"
+        )
     return raw

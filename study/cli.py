@@ -1,16 +1,21 @@
 """The command `twophase`."""
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import results
 from study import commands
-from study.cluster import EnvironmentFault
+from study.cluster import EnvironmentFault, Terminated
 from twophase.errors import BadInput
 
-BAD_INPUT, ENVIRONMENT, INTERRUPTED = 2, 3, 130
+BAD_INPUT, ENVIRONMENT = 2, 3
+BY_SIGNAL = 128
+INTERRUPTED, BROKEN_PIPE, TERMINATED = BY_SIGNAL + 2, BY_SIGNAL + 13, BY_SIGNAL + 15
+KEPT = "what was committed is kept, the same command goes on"
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,21 +33,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments; default: those of the process.
 
     Returns:
-        Exit status: 0 done, 1 some trials failed or a check found something, 2 bad input, 3 the environment failed.
+        Exit status: 0 done, 1 some trials failed or a check found something, 2 bad input, 3 the environment failed; as
+        shells have it, 130 on Ctrl-C, 141 when nobody reads the output any more, 143 on SIGTERM.
     """
     try:
         arguments = parser().parse_args(argv)
         command: Callable[[argparse.Namespace], int] = arguments.command
-        return command(arguments)
+        status = command(arguments)
+        print(end="", flush=True)
+        return status
+    except BrokenPipeError:
+        _close_output()
+        return BROKEN_PIPE
     except (BadInput, results.StudyError) as error:
         print(f"twophase: {error}", file=sys.stderr)
         return BAD_INPUT
     except (EnvironmentFault, OSError) as error:
         print(f"twophase: {error}", file=sys.stderr)
         return ENVIRONMENT
+    except Terminated:
+        print(f"twophase: terminated; {KEPT}", file=sys.stderr)
+        return TERMINATED
     except KeyboardInterrupt:
-        print("twophase: interrupted; what was committed is kept, the same command goes on", file=sys.stderr)
+        print(f"twophase: interrupted; {KEPT}", file=sys.stderr)
         return INTERRUPTED
+
+
+def _close_output() -> None:
+    """Let the reader of our output go quietly: what is still unwritten has nowhere to go."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def parser() -> Parser:
@@ -91,7 +114,7 @@ def parser() -> Parser:
     report = add("report", "write the report and its figures", commands.report, "twophase report quick")
     check = add("check", "prove a study's store whole", commands.check, "twophase check quick")
     for sub in (plan, start, locate, status, report, check):
-        sub.add_argument("--root", default="runs", metavar="DIR", help="folder of studies (default: runs)")
+        sub.add_argument("--root", metavar="DIR", help=f"folder of studies (default: {commands.ROOT})")
     for sub in (locate, status, report, check):
         sub.add_argument("study", metavar="STUDY", help="a study's folder or its name under the root")
     return top

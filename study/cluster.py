@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
@@ -24,7 +25,7 @@ from twophase.exactness import MKL_MODE, MKL_VARIABLE
 
 PACKAGES = ("twophase", "search_spaces", "results", "study")
 WORKER_RETRIES = 3
-_BEFORE_IMPORT = {
+BEFORE_IMPORT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -63,18 +64,56 @@ def check_not_shadowed(folder: Path) -> None:
                 raise BadInput(f"{other} would be imported in place of {ours}; run from another folder")
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: a run ends as it does on Ctrl-C."""
+
+
 @contextmanager
 def terminated_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end a run the way that Ctrl-C does."""
+    """Let SIGTERM end a run the way that Ctrl-C does.
+
+    The first one raises; those after it are ignored, for `timeout` and batch systems send two, and the second must not
+    stop the tables from being written. In another thread than the main one signals can't be taken: nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    has_come = False
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        nonlocal has_come
+        if not has_come:
+            has_come = True
+            raise Terminated
 
     old = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
+    except KeyboardInterrupt as error:
+        # What Ray catches inside its own calls it raises anew, as the plain kind.
+        raise (Terminated if has_come else KeyboardInterrupt) from error
     finally:
         signal.signal(signal.SIGTERM, old)
+
+
+@contextmanager
+def sigterm_handler_kept() -> Iterator[None]:
+    """Keep our handler of SIGTERM while Ray starts, which would replace it by one that exits at once.
+
+    Ray does so in Python, twice, and in C++ as well: that one's is taken back at the end.
+    """
+    ours, install = signal.getsignal(signal.SIGTERM), signal.signal
+
+    def install_but_for_sigterm(number: int, handler: Any) -> Any:
+        return ours if number == signal.SIGTERM else install(number, handler)
+
+    signal.signal = install_but_for_sigterm  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        signal.signal = install
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)
 
 
 def run_jobs(
@@ -95,11 +134,12 @@ def run_jobs(
     Raises:
         EnvironmentFault: The disk is full, or the cluster can't be reached or went away.
     """
-    for name, value in _BEFORE_IMPORT.items():
+    for name, value in BEFORE_IMPORT.items():
         os.environ.setdefault(name, value)
     import ray  # noqa: PLC0415 - reads the environment when it is imported, and takes a second
 
-    _start(ray, workers, gpus_per_trial, address)
+    with sigterm_handler_kept():
+        _start(ray, workers, gpus_per_trial, address)
     try:
         return _tune(jobs, place, workers, gpus_per_trial)
     finally:
@@ -116,7 +156,9 @@ def _start(ray: Any, workers: int | None, gpus_per_trial: float, address: str | 
         if address is not None:
             ray.init(address=address, **settings)
             return
+        # "local" and not nothing, which would join the cluster that RAY_ADDRESS or an earlier `ray start` names.
         ray.init(
+            address="local",
             num_cpus=workers or num_processors(),
             num_gpus=num_local_gpus() if gpus_per_trial else 0,
             include_dashboard=False,
@@ -155,8 +197,10 @@ def _tune(jobs: list[Job], place: Place, workers: int | None, gpus_per_trial: fl
                 failure_config=tune.FailureConfig(max_failures=WORKER_RETRIES),
             ),
         )
-        tuner.fit()
-    progress.close()
+        try:
+            tuner.fit()
+        finally:
+            progress.close()
     if progress.faults:
         raise EnvironmentFault(progress.faults[0])
     return progress.died

@@ -14,12 +14,13 @@ from study.driver import Means, derive, read_space, study_plan
 from study.planner import Plan, make_plan
 from study.report import FILE as REPORT_FILE
 from study.report import write_report
-from study.status import read_status, status_text
+from study.status import failure_lines, partial_text, read_status, status_text
 from study.summary import aligned, control_text, headline_text, records, to_json, transition_text, varying_axes
 from twophase.config import LEAVES
 from twophase.errors import BadInput, unknown
 
 DONE, FOUND = 0, 1
+ROOT = "runs"
 BYTES_PER_ROW = 30
 BYTES_PER_PART = 70_000
 
@@ -28,16 +29,22 @@ def run(arguments: argparse.Namespace) -> int:
     """Run a space and print the transitions."""
     means = Means(arguments.workers, arguments.gpus_per_trial, arguments.address, arguments.retry_failed)
     space = read_space(arguments.space, search_spaces.parse_overrides(arguments.set), name=arguments.name, means=means)
-    study = driver.run(space, Path(arguments.root), means)
+    study = driver.run(space, _root(arguments), means)
     trials = study.table("trials")
     _print_transitions(study.table("transitions"))
     written = ",".join(name for name in study.tables if (study.path / name).is_dir())
     print(f"\ntables:  {study.path}/{{{written}}}/*.parquet")
     _print_written(study, study.path / REPORT_FILE)
     failed = trials[trials["status"] == "failed"]
-    for row in failed.to_dict("records"):
-        print(f"twophase: trial {row['trial_key']} (seed {row['seed']}) failed: {row['error']}", file=sys.stderr)
+    _warn(partial_text(read_status(study)))
+    for line in failure_lines(records(failed)):
+        _warn(line)
     return FOUND if len(failed) else DONE
+
+
+def _warn(line: str) -> None:
+    if line:
+        print(f"twophase: {line}", file=sys.stderr)
 
 
 def _print_transitions(found: pd.DataFrame) -> None:
@@ -54,7 +61,9 @@ def plan(arguments: argparse.Namespace) -> int:
     """Count what a space would run."""
     means = Means(gpus_per_trial=arguments.gpus_per_trial)
     space = read_space(arguments.space, search_spaces.parse_overrides(arguments.set), name=arguments.name, means=means)
-    counted = study_plan(space, Path(arguments.root))
+    counted = study_plan(space, _root(arguments))
+    lacking = driver.lacks(space, means)
+    _warn(f"run would be refused on this machine: {lacking}" if lacking else "")
     if not arguments.json:
         print(_plan_text(space.name, counted))
         return DONE
@@ -97,14 +106,15 @@ def _plan_text(name: str, plan: Plan) -> str:
 def locate(arguments: argparse.Namespace) -> int:
     """Print the transition of each setting."""
     study = _open(arguments)
-    declared = manifest.read_declared(study.path) or manifest.Declared()
     chaos = study.table("chaos")
     if chaos.empty:
         raise BadInput(f"study '{study.name}' has no chaos rows yet; run it first")
+    declared = manifest.require_declared(study.path)
     derive(study, declared)
     by = list(dict.fromkeys(arguments.by or ()))
     found = transitions(chaos, declared, by=by) if by else study.table("transitions")
     shown = select(found, arguments.indicator, arguments.magnitude)
+    _warn(partial_text(read_status(study)))
     if arguments.json:
         print(to_json(transitions=records(shown)))
         return DONE
@@ -120,11 +130,11 @@ def locate(arguments: argparse.Namespace) -> int:
 def check(arguments: argparse.Namespace) -> int:
     """Prove a study's store whole."""
     study = _open(arguments)
-    findings = results.check(study)
+    findings = [*manifest.find_damage(study), *results.check(study)]
     for finding in findings:
-        print(f"{finding.table}: {finding.what}: {finding.where}")
+        print(f"{finding.table}: {finding.what}: {finding.where}" + (f"; {finding.mend}" if finding.mend else ""))
     if findings:
-        print(f"{len(findings)} findings; run the study's space again to mend what a kill left behind")
+        print("1 finding" if len(findings) == 1 else f"{len(findings)} findings")
         return FOUND
     trials = study.table("trials")
     print(f"study {study.name}: {len(trials)} trials, every key once, no half file, every sentinel exact")
@@ -172,8 +182,14 @@ def _print_written(study: results.Study, page: Path) -> None:
     print(f"report:  {page}")
 
 
+def _root(arguments: argparse.Namespace) -> Path:
+    return Path(ROOT if arguments.root is None else arguments.root)
+
+
 def _open(arguments: argparse.Namespace) -> results.Study:
-    """Open a study by its folder or by its name under the root."""
+    """Open a study by its folder or by its name under the root; a root that was named goes before this folder."""
     named = Path(arguments.study)
-    is_folder = (named / "_schema.json").exists()
-    return results.open(named if is_folder else Path(arguments.root) / named)
+    is_name = len(named.parts) == 1
+    if (arguments.root is not None and is_name) or not results.is_study(named):
+        return results.open(_root(arguments) / named)
+    return results.open(named)

@@ -2,6 +2,7 @@
 
 import math
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import results
 import search_spaces
 from search_spaces import Space
-from study import manifest
+from study import cluster_address, manifest
 from study.analysis import transitions
 from study.cluster import (
+    EnvironmentFault,
     check_not_shadowed,
     num_local_gpus,
+    num_processors,
     run_jobs,
     terminated_as_interrupt,
 )
@@ -24,6 +27,7 @@ from study.planner import Plan, make_plan
 from study.report import write_report
 from study.snapshots import sweep_snapshots
 from study.worker import Place, cache_folder, commit_failure
+from twophase.data import DATA
 from twophase.errors import BadInput
 
 
@@ -73,7 +77,7 @@ def launch(
     Raises:
         BadInput: Something about the input is wrong; nothing was started.
         results.StudyError: The study can't be written, or another driver has it.
-        EnvironmentFault: The disk is full, or the cluster can't be reached or went away.
+        EnvironmentFault: The disk is full, the cluster can't be reached or went away, or data sets can't be kept.
     """
     means = Means(workers, gpus_per_trial, address, retry_failed)
     return run(read_space(space, overrides, name=name, means=means), Path(root), means)
@@ -92,11 +96,17 @@ def read_space(
 
 def run(space: Space, root: Path, means: Means) -> results.Study:
     """Run a checked space; see `launch`."""
-    if not means.gpus_per_trial and any(point.device == "cuda" for point in space.settings):
-        raise BadInput("device 'cuda' needs gpus_per_trial > 0, got 0; use --gpus-per-trial, or leave device out")
+    lacking = lacks(space, means)
+    if lacking:
+        raise BadInput(lacking)
     folder = (root / space.name).absolute()
+    results.require_room(folder)
     check_not_shadowed(Path.cwd())
     declared = manifest.declare(space, manifest.read_declared(folder))
+    if any(DATA[point.data].is_cached for point in space.settings):
+        _require_cache(cache_folder())
+    if means.address is not None:
+        cluster_address.check_answer(means.address)
     study = results.create(folder, study=space.name, setting_columns=setting_columns())
     with terminated_as_interrupt(), results.Lease.acquire(folder) as lease:
         # Read again under the lease: another driver may have finished in between.
@@ -123,9 +133,26 @@ def run(space: Space, root: Path, means: Means) -> results.Study:
     return study
 
 
+def lacks(space: Space, means: Means) -> str:
+    """Say what a run of a space would lack on this machine, in one line; empty if nothing."""
+    gpus = means.gpus_per_trial
+    if not gpus and any(point.device == "cuda" for point in space.settings):
+        return "device 'cuda' needs gpus_per_trial > 0, got 0; use --gpus-per-trial, or leave device out"
+    if means.address is None and num_local_gpus() < gpus:
+        most = f"gpus_per_trial must be <= {num_local_gpus()}, the GPUs of this machine"
+        return f"{most}, got {gpus:g}; use 0 or --address"
+    return ""
+
+
 def study_plan(space: Space, root: Path) -> Plan:
-    """Hold a space against what is there, starting and writing nothing."""
-    folder = root / space.name
+    """Hold a space against what is there, starting and writing nothing.
+
+    Raises:
+        BadInput: The space names another primary than the study's.
+        results.StudyError: The study can't be read, or none could be made there.
+    """
+    folder = (root / space.name).absolute()
+    results.require_room(folder)
     manifest.declare(space, manifest.read_declared(folder))
     if not folder.exists():
         return make_plan(space)
@@ -135,15 +162,38 @@ def study_plan(space: Space, root: Path) -> Plan:
 def derive(study: results.Study, declared: Declared | None = None) -> None:
     """Write the tables that follow from all rows: `trials` and `transitions`."""
     results.write_trials(study)
-    declared = declared or manifest.read_declared(study.path) or Declared()
-    results.write_derived(study, "transitions", transitions(study.table("chaos"), declared))
+    chaos = study.table("chaos")
+    if declared is None:
+        declared = Declared() if chaos.empty else manifest.require_declared(study.path)
+    results.write_derived(study, "transitions", transitions(chaos, declared))
+
+
+def _require_cache(folder: Path) -> None:
+    """Make the folder of generated data sets, and see that it can be written to: else every trial would fail of it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise EnvironmentFault(
+            f"data sets can't be kept in {folder}: {error.strerror or error}; set TWOPHASE_CACHE to another folder"
+        ) from error
 
 
 def _run_plan(plan: Plan, place: Place, means: Means) -> None:
-    died = run_jobs(plan.jobs, place, workers=means.workers, gpus_per_trial=means.gpus_per_trial, address=means.address)
+    workers = _fitting_workers(means)
+    died = run_jobs(plan.jobs, place, workers=workers, gpus_per_trial=means.gpus_per_trial, address=means.address)
     for job in plan.jobs:
         if job.trial.key in died:
             commit_failure(job, place, f"worker died: {died[job.trial.key]}")
+
+
+def _fitting_workers(means: Means) -> int | None:
+    """Workers, no more than this machine has processors: each takes one, and more would only take turns."""
+    most = num_processors()
+    if means.workers is None or means.address is not None or means.workers <= most:
+        return means.workers
+    print(f"workers: {most}, the processors of this machine, in place of {means.workers}", file=sys.stderr)
+    return most
 
 
 def _tell(plan: Plan) -> None:
@@ -162,7 +212,5 @@ def _check_means(means: Means) -> None:
         raise BadInput(f"gpus_per_trial must be a number >= 0, got {gpus!r}")
     if gpus > 1 and gpus != int(gpus):
         raise BadInput(f"gpus_per_trial above 1 must be whole, got {gpus:g}")
-    if gpus and means.address is None and num_local_gpus() < gpus:
-        raise BadInput(
-            f"gpus_per_trial must be <= {num_local_gpus()}, the GPUs of this machine, got {gpus:g}; use 0 or --address"
-        )
+    if means.address is not None:
+        cluster_address.check_form(means.address)

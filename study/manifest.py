@@ -1,17 +1,20 @@
 """What a study has declared: its primary, pinned by the first run, and its measure steps."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from results import StudyError
+import search_spaces
+from results import Finding, Study, StudyError
 from results.files import json_bytes, write_bytes
 from search_spaces import Primary, Space
 from twophase.chaos import INDICATORS
 from twophase.errors import BadInput
 
 FILE = "_declared.json"
+WAY_OUT = "restore it, or remove it and run the study's spaces again, the first of which pins the primary anew"
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,91 @@ def read_declared(folder: Path) -> Declared | None:
     """
     path = folder / FILE
     try:
-        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        primary = Primary(**raw["primary"])
-        magnitudes, measures = tuple(raw["magnitudes"]), tuple(raw["measures"])
-        spaces = tuple(raw.get("spaces", ()))
-        return Declared(primary, raw["perturbation"], raw["measure"], magnitudes, measures, spaces)
+        return _declared(json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise StudyError(f"{path} is damaged: {error}; restore it, or choose another --name") from error
+    except KeyError as error:
+        raise StudyError(f"{path} is damaged: it has no {error}; {WAY_OUT}") from error
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise StudyError(f"{path} is damaged: {error or type(error).__name__}; {WAY_OUT}") from error
+
+
+def require_declared(folder: Path) -> Declared:
+    """Read the declarations of a study that has rows: without them, nobody knows what its headline was to be.
+
+    Raises:
+        StudyError: The file is missing or damaged.
+    """
+    declared = read_declared(folder)
+    if declared is None:
+        raise StudyError(
+            f"{folder / FILE} is missing, which pins the study's primary; restore it, or run the study's spaces again, "
+            "the first of which pins it anew"
+        )
+    return declared
+
+
+def declared_spaces(folder: Path, declared: Declared) -> list[Space]:
+    """Every space that a study was run with.
+
+    Raises:
+        StudyError: One can't be read as a space.
+    """
+    try:
+        return [search_spaces.load(source) for source in declared.spaces]
+    except BadInput as error:
+        raise StudyError(f"{folder / FILE} is damaged: a space that it keeps is none: {error}; {WAY_OUT}") from error
+
+
+def find_damage(study: Study) -> list[Finding]:
+    """What is wrong with a study's declarations; they may be missing as long as nothing was committed."""
+    try:
+        declared = read_declared(study.path)
+        if declared is not None:
+            declared_spaces(study.path, declared)
+        elif any(study.commits_path.glob("[!.]*.json")):
+            require_declared(study.path)
+    except StudyError as error:
+        return [Finding("_declared", str(error), FILE)]
+    return []
+
+
+def _declared(raw: Any) -> Declared:
+    """Give what was read its types.
+
+    Raises:
+        KeyError: Something is missing.
+        ValueError: Something has the wrong type.
+    """
+    if not isinstance(raw, dict) or not isinstance(raw["primary"], dict):
+        raise ValueError("it must be a mapping, and so must its primary")
+    primary = Primary(**raw["primary"])
+    given = Declared(
+        primary,
+        raw["perturbation"],
+        raw["measure"],
+        tuple(raw["magnitudes"]),
+        tuple(raw["measures"]),
+        tuple(raw.get("spaces", ())),
+    )
+    magnitude = () if primary.magnitude is None else (primary.magnitude,)
+    rules = {
+        "primary.indicator": primary.indicator in INDICATORS,
+        "primary.threshold and magnitudes": all(map(_is_size, (primary.threshold, *magnitude, *given.magnitudes))),
+        "perturbation and measures": all(
+            isinstance(word, str) for word in (given.perturbation, given.measure, *given.measures)
+        ),
+        "lists": all(isinstance(raw.get(name, []), list) for name in ("magnitudes", "measures", "spaces")),
+        "spaces": all(isinstance(space, dict) for space in given.spaces),
+    }
+    wrong = [name for name, is_right in rules.items() if not is_right]
+    if wrong:
+        raise ValueError(f"wrong type or value of {', '.join(wrong)}")
+    return given
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
 
 
 def declare(space: Space, old: Declared | None) -> Declared:

@@ -6,18 +6,24 @@ from typing import Any
 
 from ray import tune
 
-LINE_SECONDS = 15.0
+LINE_SECONDS, LIVE_SECONDS = 15.0, 0.5
 
 
 class Progress(tune.Callback):
-    """Follows a sweep; holds no stream before `setup`, for Ray copies callbacks."""
+    """Follows a sweep; holds no stream before `setup`, for Ray copies callbacks.
+
+    A trial that ended has its line when another one has taken its place, so that the number of running ones is right.
+    """
 
     def __init__(self, num_jobs: int, lane_steps: int) -> None:
         self._num_jobs, self._total = num_jobs, lane_steps
         self._steps: dict[str, int] = {}
+        self._started: set[str] = set()
         self._running: set[str] = set()
         self._done = self._failed = 0
         self._began = self._shown = 0.0
+        self._is_due = False
+        self._num_vacant = 0
         self.faults: list[str] = []
         self.died: dict[str, str] = {}
 
@@ -27,6 +33,9 @@ class Progress(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count a trial as running."""
+        if trial.trial_id not in self._running:
+            self._num_vacant = max(0, self._num_vacant - 1)
+        self._started.add(trial.trial_id)
         self._running.add(trial.trial_id)
         self._show()
 
@@ -40,22 +49,29 @@ class Progress(tune.Callback):
         self._failed += bool(result.get("failure"))
         self._done += bool(result.get("done") and not result.get("failure") and not result.get("fault"))
         if result.get("done"):
-            self._running.discard(trial.trial_id)
-        self._show(is_due=bool(result.get("done")))
+            self._end(trial)
+        self._show()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count a trial whose worker died too often."""
-        self._running.discard(trial.trial_id)
         self._failed += 1
         self.died[trial.config["work"]["trial_key"]] = _cause(trial)
-        self._show(is_due=True)
+        self._end(trial)
+        self._show()
 
-    def _show(self, *, is_due: bool = False) -> None:
+    def _end(self, trial: Any) -> None:
+        self._running.discard(trial.trial_id)
+        self._num_vacant += 1
+        self._is_due = True
+
+    def _show(self) -> None:
         now = time.monotonic()
         is_live = sys.stderr.isatty()
-        if not (is_due or now - self._shown >= (0.5 if is_live else LINE_SECONDS)):
+        is_settled = not self._num_vacant or len(self._started) == self._num_jobs
+        is_late = now - self._shown >= LINE_SECONDS
+        if not (is_late or (is_settled and (self._is_due or (is_live and now - self._shown >= LIVE_SECONDS)))):
             return
-        self._shown = now
+        self._shown, self._is_due = now, False
         seconds = max(now - self._began, 1e-9)
         steps = sum(self._steps.values())
         left = f"{seconds * max(self._total - steps, 0) / steps:.0f} s left" if steps else "time left unknown"

@@ -1,14 +1,15 @@
 """How far a study is, from its folder alone: any terminal, any machine."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import results
-import search_spaces
 from study import manifest
 from study.planner import Plan, make_plan
 from study.summary import aligned, records
+
+_UNFINISHED = {"running": "running", "planned": "waiting", "failed": "failed"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def read_status(study: results.Study) -> Status:
     """
     declared = manifest.read_declared(study.path) or manifest.Declared()
     commits = results.read_commits(study)
-    plan = make_plan([search_spaces.load(source) for source in declared.spaces], commits)
+    plan = make_plan(manifest.declared_spaces(study.path, declared), commits)
     holder = results.live_holder(study.path)
     trials = study.table("trials")
     return Status(
@@ -86,7 +87,10 @@ def status_text(status: Status) -> str:
         f"{counts['planned']} waiting, {counts['failed']} failed"
     ]
     if not status.is_space_known:
-        lines.append("what was planned isn't known: the study was made by a version that didn't keep it; run it again")
+        lines.append(
+            f"what was planned isn't known: {manifest.FILE} is missing, or of a version that didn't keep it; run the "
+            "study's space again"
+        )
     if status.driver:
         lines.append(f"driver: {status.driver}")
     elif status.num_waiting:
@@ -96,8 +100,39 @@ def status_text(status: Status) -> str:
     if status.failures:
         header = ["failed", *_trial_header(), "cause"]
         rows = [[str(row["trial_key"]), *_trial_cells(row), str(row["error"])] for row in status.failures]
-        lines += ["", aligned([header, *rows])]
+        lines += ["", aligned([header, *rows]), "", *failure_lines(status.failures, len(rows))]
     return "\n".join(lines)
+
+
+def failure_lines(failures: Sequence[Mapping[str, object]], num_shown: int = 0) -> list[str]:
+    """What failed and why, in one line for each cause, and how to run it again.
+
+    Args:
+        failures: Rows of the `trials` table that failed.
+        num_shown: How many have been told of singly; the causes of all are then known.
+    """
+    causes: dict[str, list[Mapping[str, object]]] = {}
+    for row in failures:
+        causes.setdefault(str(row["error"]), []).append(row)
+    lines = []
+    for cause, rows in causes.items() if num_shown < len(failures) else ():
+        first = f"trial {rows[0]['trial_key']} (seed {rows[0]['seed']})"
+        others = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+        lines.append(f"{first}{others} failed: {cause}")
+    if failures:
+        what = "1 trial" if len(failures) == 1 else f"{len(failures)} trials"
+        lines.append(f"{what} failed; the same run with --retry-failed does those again, and nothing that is done")
+    return lines
+
+
+def partial_text(status: Status) -> str:
+    """Say on how many of the planned trials an answer rests; empty where on all, or where the plan isn't known."""
+    counts = status.counts()
+    if not status.is_space_known or counts["done"] == counts["trials"]:
+        return ""
+    rest = ", ".join(f"{counts[name]} {word}" for name, word in _UNFINISHED.items() if counts[name])
+    rests = f"the answer rests on {counts['done']} of {counts['trials']} planned trials"
+    return f"partial: {rests}, and on what is committed of the others ({rest})"
 
 
 def _running_text(status: Status) -> str:

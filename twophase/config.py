@@ -17,6 +17,12 @@ from twophase.schedules import SCHEDULES
 Value = str | int | float
 NORM_LAYERS = ("none", "batch")
 SHORTCUTS = ("A", "B")
+MOST_EXAMPLES = 10_000_000
+MOST_STEPS = 100_000_000
+MOST_DATA_SEED = 2**32 - 1
+"""What numpy's legacy generators take, which some data sets are made by."""
+MOST_SEED = 2**63 - 1
+"""What a table's column of integers takes."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class Leaf:
         above: It must be greater than this.
         least: It must be at least this.
         below: It must be smaller than this.
+        most: It must be at most this: a larger number is a slip, or more than a generator or a table takes.
         old_value: For a leaf added in a later version: the value that means the old behaviour, left out of the hash.
     """
 
@@ -39,6 +46,7 @@ class Leaf:
     above: float | None = None
     least: float | None = None
     below: float | None = None
+    most: int | None = None
     old_value: Value | None = None
 
 
@@ -56,9 +64,9 @@ class Setting:
     """
 
     data: str = leaf("mnist1d", "data set", choices=lambda: DATA)
-    num_train: int = leaf(MISSING, "training examples", unit="examples", least=1)
-    num_test: int = leaf(MISSING, "test examples", unit="examples", least=1)
-    data_seed: int = leaf(MISSING, "seed of the data's generator or split", least=0)
+    num_train: int = leaf(MISSING, "training examples", unit="examples", least=1, most=MOST_EXAMPLES)
+    num_test: int = leaf(MISSING, "test examples", unit="examples", least=1, most=MOST_EXAMPLES)
+    data_seed: int = leaf(MISSING, "seed of the data's generator or split", least=0, most=MOST_DATA_SEED)
     model: str = leaf("mlp", "architecture", choices=lambda: MODELS)
     depth: int = leaf(MISSING, "layers, as the architecture counts them", unit="layers")
     width: int = leaf(MISSING, "units of a layer; channels of the first stage", unit="units")
@@ -81,7 +89,7 @@ class Setting:
     weight_decay: float = leaf(MISSING, "L2 penalty on every parameter; decoupled in AdamW", least=0)
     clip_norm: float = leaf(0.0, "greatest L2 norm of a gradient; 0 for any", least=0, old_value=0.0)
     batch_size: int = leaf(64, "examples of a minibatch", unit="examples", least=1)
-    num_steps: int = leaf(2000, "updates of a run", unit="steps", least=1)
+    num_steps: int = leaf(2000, "updates of a run", unit="steps", least=1, most=MOST_STEPS)
     schedule: str = leaf("cosine", "how the learning rate goes", choices=lambda: SCHEDULES)
     warmup_steps: int = leaf(0, "steps over which the learning rate rises linearly", unit="steps", least=0, old_value=0)
     milestones: str = leaf("0.5,0.75", "where schedule step decays, as fractions of the run")
@@ -145,7 +153,7 @@ def setting(values: Mapping[str, object]) -> Setting:
     """
     for name in values:
         if name not in LEAVES:
-            raise unknown("setting", name, LEAVES)
+            raise unknown("setting", name, LEAVES, see="docs/settings.md")
     head = {name: coerce(name, values.get(name, DEFAULTS[name])) for name in HEAD}
     defaults = {
         **DEFAULTS,
@@ -228,9 +236,17 @@ def _number(name: str, value: object, *, is_integer: bool) -> int | float:
         raise BadInput(f"{name} must be {what}, got the list {list(value)}; to sweep it, use axes.{name}")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadInput(f"{name} must be {what}, got {value!r}")
-    if not math.isfinite(value) or (is_integer and value != int(value)):
+    if not is_finite(value) or (is_integer and value != int(value)):
         raise BadInput(f"{name} must be {what}, got {value}")
     return int(value) if is_integer else float(value)
+
+
+def is_finite(value: float) -> bool:
+    """Tell whether a number is one that a float can hold: no infinity, no NaN, no integer of hundreds of digits."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _rules(spec: Leaf, number: float) -> list[tuple[str, bool]]:
@@ -241,6 +257,8 @@ def _rules(spec: Leaf, number: float) -> list[tuple[str, bool]]:
         rules.append((f">= {spec.least:g}", number >= spec.least))
     if spec.below is not None:
         rules.append((f"< {spec.below:g}", number < spec.below))
+    if spec.most is not None:
+        rules.append((f"<= {spec.most:,}", number <= spec.most))
     return rules
 
 
@@ -250,8 +268,10 @@ def _milestones(value: object) -> str:
     if value == "none":
         return "none"
     try:
+        if not all(str(part).isascii() for part in parts):
+            raise ValueError("digits of another script")
         numbers = [float(part) for part in parts]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise BadInput(f"milestones must be fractions of the run such as [0.5, 0.75], got {value!r}") from None
     if not numbers or not all(0 < number < 1 for number in numbers) or sorted(set(numbers)) != numbers:
         raise BadInput(f"milestones must be ascending fractions between 0 and 1, got {value!r}")

@@ -1,5 +1,6 @@
 """Every bad input is answered by one line with field, rule and value, exit status 2, before anything starts."""
 
+import json
 import shutil
 
 import pytest
@@ -17,8 +18,9 @@ chaos: {fork_steps: [0, 20, 40], magnitudes: [1e-2], num_directions: 1}
 """
 
 OVERRIDES = {
-    "unknown key": ("chaso.controls=1", ["chaso.controls", "did you mean 'chaos.controls'"]),
-    "unknown setting": ("num_step=5", ["num_step", "did you mean 'num_steps'"]),
+    "unknown key": ("chaso.controls=1", ["chaso.controls", "did you mean 'chaos.controls'", "docs/space.md"]),
+    "unknown key in a block": ("chaos.control=1", ["did you mean 'chaos.controls'? known: chaos.controls, chaos.fork"]),
+    "unknown setting": ("num_step=5", ["num_step", "did you mean 'num_steps'", "docs/space.md"]),
     "unknown axis": ("axes.wdith=[1]", ["unknown axis 'wdith'", "did you mean 'width'"]),
     "lr text": ("lr=fast", ["lr", "number", "'fast'"]),
     "lr 0": ("lr=0", ["lr must be > 0", "got 0"]),
@@ -154,7 +156,7 @@ OVERRIDES = {
     "indicator list": ("chaos.primary.indicator=[a]", ["unknown indicator ['a']", "test_barrier"]),
     "perturbation list": ("chaos.perturbation=[[a]]", ["unknown perturbation ['a']", "gaussian"]),
     "kernel list": ("cone.kernel=[[a]]", ["unknown kernel ['a']", "full"]),
-    "seeds without end": ("seeds=100000000", ["seeds", "1,000,000", "100000000"]),
+    "seeds without end": ("seeds=100000000", ["seeds", "100,000", "100000000"]),
     "points without end": ("axes.lr={log: [1, 2], num: 100000000}", ["axes.lr.num", "10,000", "100000000"]),
     "directions without end": ("chaos.num_directions=100000000", ["chaos.num_directions", "10,000"]),
     "kernels without end": ("cone.steps.num_log=100000000", ["cone.steps.num_log", "10,000"]),
@@ -167,6 +169,27 @@ OVERRIDES = {
     "window negative": ("chaos.window=-1", ["chaos.window", ">= 0", "-1"]),
     "gamma": ("gamma=0.5", ["gamma does not apply", "'cosine'", "0.5"]),
     "value no YAML": ("lr=[", ["--set lr", "not YAML"]),
+    "no such date": ("lr=2024-13-45", ["--set lr", "not YAML", "month"]),
+    "lr of 400 digits": (f"lr=1{'0' * 400}", ["lr must be a finite number"]),
+    "magnitude of 400 digits": (f"chaos.magnitudes=[1{'0' * 400}]", ["chaos.magnitudes must be a number > 0"]),
+    "axis up to 400 digits": (f"axes.lr={{log: [1, 1{'0' * 400}], num: 3}}", ["axes.lr.log must be two numbers"]),
+    "5,000 digits": (f"num_steps=1{'0' * 5000}", ["--set num_steps", "digits"]),
+    "steps without end": ("num_steps=100000001", ["num_steps must be <= 100,000,000", "got 100000001"]),
+    "examples without end": ("num_train=10000001", ["num_train must be <= 10,000,000"]),
+    "data seed beyond 32 bits": ("data_seed=4294967296", ["data_seed must be <= 4,294,967,295", "got 4294967296"]),
+    "seed beyond 63 bits": ("seeds=[9223372036854775808]", ["seeds must be <= 9,223,372,036,854,775,807"]),
+    "probe seed beyond 63 bits": ("cone.probe_seed=9223372036854775808", ["cone.probe_seed", "<= 9,223"]),
+    "trials without end": ("seeds=60000", ["settings times seeds", "100,000", "2 settings and 60,000 seeds"]),
+    "children without end": ("chaos.num_directions=5000", ["at most 10,000 children", "got 15,003"]),
+    "measured twice in disguise": ("chaos.measure_steps=['1','01']", ["must not repeat", "'1' twice"]),
+    "epochs twice in disguise": ("chaos.measure_steps=[1ep,01.0ep]", ["must not repeat", "'1ep' twice"]),
+    "measured at 00": ("chaos.measure_steps=['00']", ["steps > 0", "'00'"]),
+    "digits of another script": ("chaos.measure_steps=['٤']", ["chaos.measure_steps", "'٤'"]),
+    "epochs of 400 digits": (f"chaos.measure_steps=[{'9' * 400}ep]", ["chaos.measure_steps must hold"]),
+    "name": ("name=other", ["name", "use --name"]),
+    "name misspelt": ("nmae=other", ["'nmae'", "use --name"]),
+    "block no mapping": ("cone=5", ["cone must be a mapping", "got 5"]),
+    "axes no mapping": ("axes=[lr]", ["axes must be a mapping", "['lr']"]),
 }
 
 FILES = {
@@ -191,6 +214,12 @@ FILES = {
     "cone is a list": ("name: a\ncone: [full]", ["cone must be a mapping", "['full']"]),
     "unknown in cone": ("name: a\ncone: {kernels: full}", ["unknown key in cone 'kernels'", "did you mean 'kernel'"]),
     "primary is a word": ("name: a\nchaos: {primary: test_barrier}", ["chaos.primary", "'test_barrier'"]),
+    "milestones of another script": (
+        "name: a\nbase: {schedule: step, milestones: '٠.٥'}",
+        ["milestones must be fractions", "'٠.٥'"],
+    ),
+    "name misspelt": ("nmae: a", ["unknown key 'nmae'", "did you mean 'name'"]),
+    "name too long": (f"name: {'a' * 101}", ["at most 100", "begin with a letter or digit"]),
     "name is a number": ("name: 5", ["name must be of letters", "5"]),
     "name is a parent": ("name: ..", ["name must be of letters", "'..'"]),
     "measured before any fork": (
@@ -245,6 +274,14 @@ ARGUMENTS = [
     (["run", "tiny.yaml", "--name", "a/b"], ["name must be of letters", "'a/b'"]),
     (["run", "tiny.yaml", "--set", "=1"], ["--set", "'=1'"]),
     (["run", "."], ["'.'", "presets"]),
+    (["plan", "tiny.yaml", "--root", "tiny.yaml"], ["cannot write to", "tiny.yaml/tiny: Not a directory"]),
+    (["run", f"{'a' * 300}.yaml"], ["aaa.yaml cannot be read", "too long"]),
+    (["status", "a" * 300], ["no study at runs/aaa"]),
+    (["run", "tiny.yaml", "--root", "a" * 300], ["cannot write to", "aaa/tiny", "too long"]),
+    (["plan", "tiny.yaml", "--root", "a" * 300], ["cannot write to", "aaa/tiny", "too long"]),
+    (["run", "tiny.yaml", "--address", ""], ["address must be host:port", "got ''"]),
+    (["run", "tiny.yaml", "--address", "local"], ["address must be host:port", "got 'local'"]),
+    (["run", "tiny.yaml", "--address", "127.0.0.1:65536"], ["port from 1 to 65535", "65536"]),
     (["plan", "tiny.yaml", "--set", "lr=0"], ["lr must be > 0", "got 0"]),
     (["run", "tiny.yaml", "--gpus-per-trial", "-1"], ["gpus_per_trial", ">= 0", "-1"]),
     (["locate", "nothing", "--magnitude", "big"], ["--magnitude", "'big'"]),
@@ -297,7 +334,7 @@ ON_A_STUDY = {"run": ["run", "tiny.yaml"], "locate": ["locate", "tiny"], "report
 CASES = {
     **{f"--set, {name}": (["run", "tiny.yaml", "--set", text], words) for name, (text, words) in OVERRIDES.items()},
     **{f"file, {name}": (text, words) for name, (text, words) in FILES.items()},
-    **{" ".join(argv) or "nothing": (argv, words) for argv, words in ARGUMENTS},
+    **{" ".join(argv)[:80] or "nothing": (argv, words) for argv, words in ARGUMENTS},
 }
 
 
@@ -320,6 +357,80 @@ def test_a_damaged_study(answer, tmp_path, whole, command, damage, words):
     line = answer(*ON_A_STUDY[command])
     assert all(word in line for word in words), line
     assert str(folder.relative_to(tmp_path)) in line or damage == "newer schema"
+
+
+@pytest.mark.parametrize("argument", ["chaos.control=1", "num_step=5", "zzz=1", "axes.wdith=[1]"])
+def test_an_unknown_key_is_told_in_a_short_line(answer, argument):
+    assert len(answer("run", "tiny.yaml", "--set", argument)) < 300
+
+
+def changed(**entries):
+    return lambda declared: json.dumps({**declared, **entries})
+
+
+DECLARATIONS = {
+    "missing": lambda _: None,
+    "no JSON": lambda declared: json.dumps(declared)[:50],
+    "a list": lambda _: "[1]",
+    "no primary": lambda declared: json.dumps({k: v for k, v in declared.items() if k != "primary"}),
+    "indicator a number": changed(primary={"indicator": 5}),
+    "threshold a word": changed(primary={"threshold": "low"}),
+    "magnitudes words": changed(magnitudes=["large"]),
+    "measures a number": changed(measures=5),
+    "perturbation a list": changed(perturbation=["gaussian"]),
+    "spaces numbers": changed(spaces=[1]),
+    "a space that is none": changed(spaces=[{"name": "tiny", "base": {"lr": "fast"}}]),
+}
+
+
+@pytest.mark.parametrize("damage", DECLARATIONS.values(), ids=DECLARATIONS)
+def test_damaged_declarations_are_told_by_every_command_and_by_check(answer, tmp_path, whole, capsys, damage):
+    folder = tmp_path / "runs" / "tiny"
+    shutil.copytree(whole.path, folder)
+    path = folder / "_declared.json"
+    text = damage(json.loads(path.read_text()))
+    path.unlink() if text is None else path.write_text(text)
+    assert cli.main(["check", "tiny"]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 2
+    for line in [told[0], *(answer(command, "tiny") for command in ("locate", "status" if text else "report"))]:
+        assert "_declared.json is" in line
+        assert "restore it, or" in line
+        assert "run the study's spaces again" in line
+
+
+def test_check_says_what_mends_each_damage(tmp_path, whole, capsys):
+    folder = tmp_path / "tiny"
+    shutil.copytree(whole.path, folder)
+    lost = sorted((folder / "chaos").glob("*"))[0]
+    lost.unlink()
+    (folder / "chaos" / ".x.tmp").write_text("")
+    assert cli.main(["check", str(folder)]) == 1
+    told = capsys.readouterr().out
+    assert f"chaos/{lost.name}; remove _commits/{lost.stem}.json and run the study's space again" in told
+    assert "chaos/.x.tmp; run the study's space again\n" in told
+    assert told.endswith("2 findings\n")
+
+
+def test_plan_warns_of_what_run_refuses(answer, capsys):
+    refused = answer("run", "tiny.yaml", "--set", "device=cuda").removeprefix("twophase: ")
+    assert cli.main(["plan", "tiny.yaml", "--set", "device=cuda", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == f"twophase: run would be refused on this machine: {refused}"
+    assert json.loads(out)["trials"] == 4
+
+
+def test_a_root_that_is_named_goes_before_the_current_folder(answer, tmp_path, capsys):
+    for root in ("here", "runs", "there"):
+        made = "elsewhere" if root == "here" else "tiny"
+        results.create(tmp_path / root / "tiny", study=made, setting_columns=setting_columns())
+    (tmp_path / "here" / "tiny").rename(tmp_path / "tiny")
+    assert cli.main(["status", "tiny"]) == 0
+    assert "study elsewhere" in capsys.readouterr().out
+    for argv in (["tiny", "--root", "there"], ["tiny", "--root", "runs"], ["there/tiny", "--root", "runs"]):
+        assert cli.main(["status", *argv]) == 0
+        assert "study tiny" in capsys.readouterr().out
+    assert "no study at nowhere/tiny" in answer("status", "tiny", "--root", "nowhere")
 
 
 def make_study(folder):

@@ -1,14 +1,27 @@
 """Trials that raise: committed with their cause, told, left alone, and run again when asked. Ray is stood in for."""
 
 import json
+import os
+import signal
+import socket
+import sys
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 
 import results
 import study
-from study import cli, driver, trainable
-from study.cluster import EnvironmentFault
+from study import cli, cluster_address, driver, trainable
+from study.cluster import (
+    EnvironmentFault,
+    Terminated,
+    num_processors,
+    sigterm_handler_kept,
+    terminated_as_interrupt,
+)
+from study.progress import Progress
+from study.report import write_report
 from study.trainable import JobRunner
 from study.worker import Place
 from twophase import __version__
@@ -47,7 +60,7 @@ def do(job, place: Place, *, version: str = __version__) -> dict:
 
 @pytest.fixture
 def sabotage(monkeypatch, tmp_path):
-    """Runs are done in this process, one job after another."""
+    """Runs are done in this process, one job after another, and without the report, which has tests of its own."""
     plot = Sabotage()
     run_job = trainable.run_job
 
@@ -68,6 +81,7 @@ def sabotage(monkeypatch, tmp_path):
     monkeypatch.setattr(trainable, "prepare_process", lambda: None)
     monkeypatch.setattr(trainable, "run_job", run_or_raise)
     monkeypatch.setattr(driver, "run_jobs", run_jobs)
+    monkeypatch.setattr(driver, "write_report", lambda _: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "fails.yaml").write_text(json.dumps(SPACE))
     return plot
@@ -89,12 +103,161 @@ def test_a_trial_that_raises_is_committed_told_and_left_alone(sabotage, capsys):
     assert trials.status.to_dict() == {0: "ok", 1: "failed"}
     assert trials.error.to_dict() == {0: "", 1: "ValueError: the first line"}
     assert f"trial {trials.trial_key[1]} (seed 1) failed: ValueError: the first line\n" in error
+    assert "1 trial failed; the same run with --retry-failed does those again" in error
     assert "Traceback" not in error
     assert set(rows("chaos").seed) == {0}
 
     sabotage.ran.clear()
     assert run() == 1, "the failure still stands"
     assert sabotage.ran == []
+
+
+def test_an_answer_without_some_trials_says_so(sabotage, capsys):
+    partial = "twophase: partial: the answer rests on 1 of 2 planned trials, and on what is committed of the others"
+    sabotage.error, sabotage.seeds = ValueError("once"), {1}
+    assert run() == 1
+    assert f"{partial} (1 failed)\n" in capsys.readouterr().err
+    assert cli.main(["locate", "fails", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == f"{partial} (1 failed)\n"
+    assert set(json.loads(out)) == {"transitions"}
+    for commit in results.read_commits(results.open("runs/fails")):
+        if commit.status == "failed":
+            (results.open("runs/fails").commits_path / f"{commit.stem}.json").unlink()
+    assert cli.main(["locate", "fails"]) == 0
+    assert capsys.readouterr().err == f"{partial} (1 waiting)\n"
+    sabotage.error = None
+    assert run() == 0
+    assert "partial" not in capsys.readouterr().err
+
+
+def test_many_failures_of_one_cause_are_one_line(sabotage, capsys):
+    sabotage.error, sabotage.seeds = ValueError("all"), {0, 1}
+    assert run() == 1
+    error = capsys.readouterr().err
+    assert error.count("ValueError: all") == 1
+    assert "(seed 0) and 1 more failed: ValueError: all\n" in error or "(seed 1) and 1 more failed" in error
+    assert "2 trials failed; the same run with --retry-failed" in error
+    assert cli.main(["status", "fails"]) == 1
+    told = capsys.readouterr().out
+    assert told.count("ValueError: all") == 2, "each with its setting and seed"
+    assert "--retry-failed" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "cache", "words"),
+    [
+        (["--set", "data=mnist1d"], "fails.yaml", ["data sets can't be kept", "fails.yaml", "TWOPHASE_CACHE"]),
+        (["--set", "data=mnist1d"], "fails.yaml/in", ["data sets can't be kept", "Not a directory"]),
+        (["--address", "127.0.0.1:1"], "cache", ["no Ray cluster answers at 127.0.0.1:1", "refused"]),
+        (["--address", "ray://127.0.0.1:1"], "cache", ["no Ray cluster answers at ray://127.0.0.1:1"]),
+    ],
+)
+def test_what_the_machine_lacks_is_told_before_anything_is_made(
+    sabotage, monkeypatch, tmp_path, capsys, options, cache, words
+):
+    monkeypatch.setenv("TWOPHASE_CACHE", str(tmp_path / cache))
+    assert run(*options) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(word in line for word in words), line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_address_at_which_something_else_listens(monkeypatch):
+    monkeypatch.setattr(cluster_address, "JOIN_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(EnvironmentFault, match=f"no Ray cluster answers at {address} within"):
+            cluster_address.check_answer(address)
+
+
+def test_more_workers_than_processors_are_cut(sabotage, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(driver, "run_jobs", lambda *_, workers, **__: asked.append(workers) or {})
+    assert run("--workers", "1000000000000") == 0
+    assert asked == [num_processors()]
+    assert f"workers: {num_processors()}, the processors of this machine" in capsys.readouterr().err
+
+
+def test_sigterm_ends_a_run_like_ctrl_c(sabotage, monkeypatch, capsys):
+    run_jobs = driver.run_jobs
+
+    def two_signals(jobs, place, **means):
+        run_jobs(jobs[:1], place, **means)
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(driver, "run_jobs", two_signals)
+    before = signal.getsignal(signal.SIGTERM)
+    assert run() == 143
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "twophase: terminated; what was committed is kept, the same command goes on"
+    ]
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert len(rows()) == 1
+    assert cli.main(["check", "fails"]) == 0
+    monkeypatch.setattr(driver, "run_jobs", run_jobs)
+    sabotage.ran.clear()
+    assert run() == 0
+    assert len(sabotage.ran) == 1
+
+
+def test_sigterm_is_ours_although_ray_takes_it():
+    """Ray puts handlers that exit in place of ours while it starts, and raises interrupts anew as the plain kind."""
+
+    def of_ray(*_):
+        raise SystemExit(1)
+
+    with pytest.raises(Terminated), terminated_as_interrupt():  # noqa: PT012 - the block is what is tested
+        with sigterm_handler_kept():
+            signal.signal(signal.SIGTERM, of_ray)
+            signal.signal(signal.SIGUSR1, signal.getsignal(signal.SIGUSR1))
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+
+
+def test_ctrl_c_stays_ctrl_c():
+    with pytest.raises(KeyboardInterrupt) as told, terminated_as_interrupt():
+        raise KeyboardInterrupt
+    assert told.type is KeyboardInterrupt
+
+
+def test_a_reader_who_goes_away_ends_a_command_quietly(monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert cli.main(["spaces", "quick"]) == 141
+        monkeypatch.undo()
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_counts_running_trials_when_another_took_the_place(capsys):
+    line = "{}/5 trials done, {} failed, {} running;"
+    progress = Progress(5, 100)
+    progress.setup()
+    a, b, c, d, e = (SimpleNamespace(trial_id=name) for name in "abcde")
+
+    def told(event, *arguments, **info):
+        event(0, [], *arguments, **info)
+        return [text.partition(" lane-steps")[0].rpartition(" ")[0] for text in capsys.readouterr().err.splitlines()]
+
+    end, on = {"done": True, "lane_steps": 20}, {"done": False, "lane_steps": 10}
+    assert told(progress.on_trial_start, a) == [line.format(0, 0, 1)]
+    assert told(progress.on_trial_start, b) == []
+    assert told(progress.on_trial_result, a, end) == []
+    assert told(progress.on_trial_result, b, on) == [], "the place of a is still vacant"
+    assert told(progress.on_trial_start, c) == [line.format(1, 0, 2)]
+    assert told(progress.on_trial_result, b, end) == []
+    assert told(progress.on_trial_result, c, {**end, "failure": "why"}) == []
+    assert told(progress.on_trial_start, d) == []
+    assert told(progress.on_trial_start, e) == [line.format(2, 1, 2)]
+    assert told(progress.on_trial_result, d, end) == [line.format(3, 1, 1)], "nothing waits"
+    assert told(progress.on_trial_result, e, end) == [line.format(4, 1, 0)]
 
 
 def test_check_finds_nothing_wrong_with_a_store_that_holds_a_failure(sabotage):
@@ -133,6 +296,7 @@ def test_all_trials_failed(sabotage, capsys):
     assert set(rows().status) == {"failed"}
     assert "no transition was measured" in capsys.readouterr().out
     assert rows("chaos").empty
+    assert write_report(results.open("runs/fails")).stat().st_size > 0
 
 
 def test_a_failed_extension_keeps_the_rows_that_were_there(sabotage):

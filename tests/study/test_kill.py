@@ -1,4 +1,4 @@
-"""A killed driver, a killed worker, Ctrl-C: nothing is lost, nothing doubled, nothing left running."""
+"""A killed driver, a killed worker, Ctrl-C, SIGTERM: nothing is lost, nothing doubled, nothing left running."""
 
 import json
 import os
@@ -91,14 +91,15 @@ def test_a_killed_worker(unbroken, tmp_path):
     assert_whole(tmp_path, unbroken)
 
 
-def test_ctrl_c_keeps_what_is_there_and_leaves_nothing_running(tmp_path):
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, b"interrupted"), (signal.SIGTERM, b"terminated")])
+def test_ctrl_c_and_sigterm_keep_what_is_there_and_leave_nothing_running(tmp_path, number, word):
     run = start(tmp_path)
     wait_for(lambda: commits(tmp_path), run)
     family = psutil.Process(run.pid).children(recursive=True)
-    run.send_signal(signal.SIGINT)
+    run.send_signal(number)
     _, error = run.communicate(timeout=SECONDS)
-    assert run.returncode == 130
-    assert b"interrupted" in error
+    assert run.returncode == 128 + number
+    assert error.count(b"twophase: ") == error.count(b"twophase: " + word) == 1
     assert b"Traceback" not in error
     _, alive = psutil.wait_procs(family, timeout=15)
     assert alive == []

@@ -58,6 +58,7 @@ class Source:
         num_classes: Number of classes C.
         defaults: Default of each setting leaf that the data set has.
         max_examples: Greatest num_train + num_test, or 0 for no bound.
+        is_cached: Whether it is generated into the cache folder, or kept there.
     """
 
     load: Loader
@@ -65,6 +66,7 @@ class Source:
     num_classes: int
     defaults: Mapping[str, int]
     max_examples: int = 0
+    is_cached: bool = False
 
 
 def stratified(labels: Int[Tensor, " N"], size: int, *, seed: int, purpose: str) -> Int[Tensor, " n"]:
