@@ -19,6 +19,7 @@ from study.cluster import (
     terminated_as_interrupt,
 )
 from study.columns import setting_columns
+from study.evidence import read_evidence
 from study.manifest import Declared
 from study.planner import Plan, make_plan
 from study.report import write_report
@@ -133,7 +134,8 @@ def derive(study: results.Study, declared: Declared | None = None) -> None:
     """Write the tables that follow from all rows: `trials` and `transitions`."""
     results.write_trials(study)
     declared = declared or manifest.read_declared(study.path) or Declared()
-    results.write_derived(study, "transitions", transitions(study.table("chaos"), declared))
+    evidence = read_evidence(study, declared)
+    results.write_derived(study, "transitions", transitions(study.table("chaos"), declared, evidence=evidence))
 
 
 def _run_plan(plan: Plan, place: Place, means: Means) -> None:

@@ -1,14 +1,17 @@
 """What a study has declared: its primary, pinned by the first run, and its measure steps."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import search_spaces
 from results import StudyError
 from results.files import json_bytes, write_bytes
 from search_spaces import Primary, Space
 from twophase.chaos import INDICATORS
+from twophase.config import Protocol
 from twophase.errors import BadInput
 
 FILE = "_declared.json"
@@ -19,12 +22,13 @@ class Declared:
     """A study's declarations.
 
     Attributes:
-        primary: The headline.
-        perturbation: The primary's kind.
+        primary: The headline; its magnitude is settled by the first run and never moves.
+        perturbation: The primary's kind, the first that the first run listed.
         measure: The primary's measure step as written.
         magnitudes: All magnitudes that were ever asked for, descending.
         measures: All measure steps as written.
         spaces: Every space that was run, as `Space.source` has it, in order; the last is the newest.
+        protocol: How the primary is measured; None where nothing tells.
     """
 
     primary: Primary = Primary()
@@ -33,10 +37,11 @@ class Declared:
     magnitudes: tuple[float, ...] = ()
     measures: tuple[str, ...] = ("end",)
     spaces: tuple[dict[str, Any], ...] = ()
+    protocol: Protocol | None = None
 
     @property
     def primary_magnitude(self) -> float:
-        """The primary's magnitude: as named, or the largest run; NaN before any."""
+        """The primary's magnitude: as pinned; of a study that never ran, the largest asked for, NaN before any."""
         return self.primary.magnitude or max(self.magnitudes, default=float("nan"))
 
 
@@ -52,11 +57,30 @@ def read_declared(folder: Path) -> Declared | None:
         primary = Primary(**raw["primary"])
         magnitudes, measures = tuple(raw["magnitudes"]), tuple(raw["measures"])
         spaces = tuple(raw.get("spaces", ()))
-        return Declared(primary, raw["perturbation"], raw["measure"], magnitudes, measures, spaces)
+        known = Declared(primary, raw["perturbation"], raw["measure"], magnitudes, measures, spaces)
+        pinned = _protocol(raw["protocol"]) if raw.get("protocol") else None
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise StudyError(f"{path} is damaged: {error}; restore it, or choose another --name") from error
+    if primary.magnitude is not None and pinned is not None:
+        return replace(known, protocol=pinned)
+    return _settled(known, pinned)
+
+
+def _protocol(raw: Mapping[str, Any]) -> Protocol:
+    return Protocol(**raw)
+
+
+def _settled(known: Declared, pinned: Protocol | None) -> Declared:
+    """Settle what earlier versions left open by the first space that they kept; without one, by all there is."""
+    if not known.spaces:
+        magnitude = known.primary_magnitude if known.magnitudes else None
+        return replace(known, primary=replace(known.primary, magnitude=magnitude), protocol=pinned)
+    first = search_spaces.load(known.spaces[0])
+    magnitude = known.primary.magnitude or max(first.chaos.magnitudes)
+    primary = replace(known.primary, magnitude=magnitude)
+    return replace(known, primary=primary, protocol=pinned or first.protocol)
 
 
 def declare(space: Space, old: Declared | None) -> Declared:
@@ -67,15 +91,22 @@ def declare(space: Space, old: Declared | None) -> Declared:
         old: What the study declared before.
 
     Returns:
-        The union; the primary stays what the first run made it.
+        The union; the primary (its magnitude, kind, measure step and protocol) stays what the first run made it.
 
     Raises:
         BadInput: The space names another primary, or one at a magnitude that isn't run.
     """
     chaos = space.chaos
     measure = "end" if "end" in chaos.measure_steps else chaos.measure_steps[0]
+    magnitude = chaos.primary.magnitude or max(chaos.magnitudes)
     first = Declared(
-        chaos.primary, chaos.perturbations[0], measure, chaos.magnitudes, chaos.measure_steps, (dict(space.source),)
+        replace(chaos.primary, magnitude=magnitude),
+        chaos.perturbations[0],
+        measure,
+        chaos.magnitudes,
+        chaos.measure_steps,
+        (dict(space.source),),
+        space.protocol,
     )
     if old is None:
         merged = first
@@ -83,7 +114,7 @@ def declare(space: Space, old: Declared | None) -> Declared:
         magnitudes = tuple(sorted({*old.magnitudes, *chaos.magnitudes}, reverse=True))
         measures = tuple(dict.fromkeys([*old.measures, *chaos.measure_steps]))
         spaces = (*(asked for asked in old.spaces if asked != first.spaces[0]), *first.spaces)
-        merged = Declared(old.primary, old.perturbation, old.measure, magnitudes, measures, spaces)
+        merged = replace(old, magnitudes=magnitudes, measures=measures, spaces=spaces)
         if chaos.is_primary_named:
             _hold_against(chaos.primary, merged)
     named = merged.primary.magnitude
@@ -116,6 +147,7 @@ def write_declared(folder: Path, declared: Declared) -> None:
         "measure": declared.measure,
         "magnitudes": declared.magnitudes,
         "measures": declared.measures,
+        "protocol": None if declared.protocol is None else asdict(declared.protocol),
         "spaces": declared.spaces,
     }
     write_bytes(folder / FILE, json_bytes(content))

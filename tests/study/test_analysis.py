@@ -23,7 +23,7 @@ FORKS = (0, 10, 100)
 SETTLES = (1.0, 0.4, 0.0)
 
 
-def rows_of(point, seed, curve, *, kind="gaussian", magnitude=1e-2, direction=0, diverged=()):
+def rows_of(point, seed, curve, *, kind="gaussian", magnitude=1e-2, direction=0, diverged=(), changed=1.0):
     keys = {"study": "s", "trial_key": f"{point.key}/{seed}", "setting_key": point.key, "seed": seed, **point.values()}
     return [
         {
@@ -34,6 +34,7 @@ def rows_of(point, seed, curve, *, kind="gaussian", magnitude=1e-2, direction=0,
             "direction": direction,
             "measure_step": point.num_steps,
             "diverged": fork in diverged,
+            "changed_fraction": 0.0 if kind in ("none", "order") else changed,
             **dict.fromkeys(INDICATORS, value),
         }
         for fork, value in zip(FORKS, curve, strict=True)
@@ -95,7 +96,7 @@ def test_one_diverged_direction_makes_its_seed_s_fork_step_infinite():
 def test_a_diverged_reference_is_unknown_and_its_seed_is_not_counted():
     broken = rows_of(POINT, 3, (math.nan,) * 3, diverged=FORKS) + sentinel(POINT, 3, diverged=True)
     chaos = pd.concat([healthy(), frame(broken)])
-    assert primary(chaos) == primary(healthy())
+    assert primary(chaos) == {**primary(healthy()), "reason": "the reference diverged in 1 of 4 seeds"}
     alone = frame(broken, rows_of(POINT, 4, (math.nan,) * 3, diverged=FORKS) + sentinel(POINT, 4, diverged=True))
     row = primary(alone)
     assert (row["verdict"], row["num_seeds"]) == ("undetermined", 0)
@@ -150,7 +151,10 @@ def test_settings_are_apart_unless_pooled():
     assert apart.to_dict() == {0.1: "stable_from_start", 0.2: "chaotic_throughout"}
     pooled = primary(chaos, by=["model"])
     # Seed 0 of one setting and seed 0 of another are two replicates, not one: three stable, three chaotic.
-    assert (pooled["model"], pooled["num_seeds"], pooled["verdict"]) == ("mlp", 6, "undetermined")
+    assert (pooled["model"], pooled["num_curves"], pooled["verdict"]) == ("mlp", 6, "undetermined")
+    # …and no more than three seeds and two settings, which don't agree.
+    assert (pooled["num_seeds"], pooled["num_settings"]) == (3, 2)
+    assert "the pooled settings differ (1 chaotic throughout, 1 stable from start)" in pooled["reason"]
     assert "lr" not in transitions(chaos, DECLARED, by=["model"])
 
 
@@ -171,7 +175,7 @@ def test_directions_are_nested_in_seeds():
 
 
 def test_a_curve_matrix_has_a_row_per_replicate_and_a_column_per_fork_step():
-    rows = frame(rows_of(POINT, 0, SETTLES), rows_of(POINT, 0, (3, 2, 1), direction=1)).assign(reference_diverged=False)
+    rows = frame(rows_of(POINT, 0, SETTLES), rows_of(POINT, 0, (3, 2, 1), direction=1)).assign(lost="")
     curves = curve_matrix(rows, "test_barrier")
     assert list(curves.columns) == list(FORKS)
     assert curves.to_numpy().tolist() == [[1.0, 0.4, 0.0], [3.0, 2.0, 1.0]]
@@ -242,17 +246,17 @@ def test_a_barrier_figure_of_a_study_without_the_measure_step_end(tmp_path):
     chaos = healthy().assign(measure_step=150)
     declared = Declared(measure="150", magnitudes=(1e-2,), measures=("150",))
     figure = barrier_figure(chaos, transitions(chaos, declared), ["model"])
-    assert [text.get_text() for text in figure.axes[0].texts] == ["transition 76 [10, 100]"]
+    assert figure.axes[0].get_title() == "mlp\ntransition 76 [10, 100]"
 
 
 def test_a_barrier_figure_says_what_was_found():
     def texts(chaos):
         figure = barrier_figure(chaos, transitions(chaos, DECLARED), ["model"])
-        return [text.get_text() for text in figure.axes[0].texts]
+        return figure.axes[0].get_title().partition("\n")[2]
 
-    assert texts(CASES["one setting"]) == ["transition 76 [10, 100]"]
-    assert texts(CASES["chaotic throughout"]) == ["chaotic throughout"]
-    assert texts(CASES["only NaN"]) == ["undetermined"]
+    assert texts(CASES["one setting"]) == "transition 76 [10, 100]"
+    assert texts(CASES["chaotic throughout"]) == "chaotic throughout"
+    assert texts(CASES["only NaN"]) == "undetermined"
 
 
 def test_settings_past_the_panels_are_counted():
@@ -274,6 +278,6 @@ def test_a_learning_figure(points, value, tmp_path):
     ]
     trajectory = pd.DataFrame(rows).assign(train_loss=value, test_loss=value, test_accuracy=value)
     figure = learning_figure(trajectory, ["model", "lr"])
-    assert sum(panel.get_visible() for panel in figure.axes) == len(points)
-    assert all(len(panel.get_lines()) == 3 * 2 for panel in figure.axes if panel.get_visible())
+    lines = [len(panel.get_lines()) for panel in figure.axes if panel.get_visible()]
+    assert sorted(lines) == sorted([2, 4] * len(points)), "two losses on one axis, accuracy on its own"
     figure.savefig(tmp_path / "figure.png")

@@ -56,11 +56,13 @@ class Source:
         load: (num_train, num_test, data_seed, cache folder) -> Dataset.
         defaults: Default of each setting leaf that the data set has.
         max_examples: Greatest num_train + num_test, or 0 for no bound.
+        num_classes: Number of classes C; 1 / C is chance.
     """
 
     load: Loader
     defaults: Mapping[str, int]
     max_examples: int = 0
+    num_classes: int = 10
 
 
 def stratified(labels: Int[Tensor, " N"], size: int, *, seed: int, purpose: str) -> Int[Tensor, " n"]:
