@@ -92,7 +92,7 @@ def _estimates(children: pd.DataFrame, declared: Declared, evidence: Evidence) -
     protocols = evidence.protocols
     rows, protocol, left_out = protocols.one(children)
     differs = protocols.difference(protocol)
-    words = [f"measured with {differs}, as the primary is"] if differs else []
+    words = [f"measured with {differs}, other than the primary"] if differs else []
     for other, count in left_out.items():
         said = protocols.difference(other) or "the pinned protocol"
         words.append(f"{count} trial{'s' * (count > 1)} measured with {said} left out")

@@ -19,9 +19,10 @@ from study.panels import (
     make_panels,
     mark_diverged,
     note_left_out,
+    say_empty,
     wrapped,
 )
-from study.plots import primary_children, seed_values
+from study.plots import marked_estimate, primary_children, seed_values
 from twophase.perturb import ORDER
 
 MOST_FORK_STEPS = 6
@@ -100,6 +101,9 @@ def dose_figure(
             panel.set_visible(False)
             continue
         _panel(panel, shown, key)
+        if not shown.children.loc[shown.children["setting_key"] == key, "value"].notna().any():
+            row = marked_estimate(transitions, key, indicator)
+            say_empty(panel, "" if row is None else str(row["reason"]))
         if len(primary):
             threshold = primary["threshold"].iloc[0]
             panel.axhline(threshold, color="black", linewidth=0.9, linestyle=":", label=f"threshold {threshold:g}")
@@ -184,6 +188,7 @@ def _panel(panel: Axes, shown: Doses, key: str) -> None:
             panel.plot([control_place], [finite.mean()], "D", color=colour, markersize=4.5)
         mark_diverged(panel, [control_place] if np.isinf(of_controls).any() else [], colour)
     panel.set_xscale("log")
+    panel.set_xlim(sizes[0] * (sizes[0] / control_place) ** 0.06, control_place * (control_place / sizes[0]) ** 0.06)
     panel.xaxis.set_minor_locator(NullLocator())
     panel.set_xticks([*sizes, control_place], [*(f"{size:g}" for size in sizes), "control"], fontsize=8)
     panel.spines[["top", "right"]].set_visible(False)

@@ -22,7 +22,7 @@ DIVERGED, UNLEARNED, UNCHANGED = "diverged", "unlearned", "unchanged"
 _SEED_LOST = {
     DIVERGED: "the reference diverged in {}",
     UNLEARNED: "the reference learned nothing in {}, so that there was nothing to part over",
-    UNCHANGED: "the push changed no weight in {}: it is below the resolution of {precision}",
+    UNCHANGED: "the push changed no weight at some fork steps in {}: it is below the resolution of {precision}",
 }
 
 
@@ -82,13 +82,16 @@ def judged(chaos: pd.DataFrame, evidence: Evidence) -> pd.DataFrame:
     """Children beside `lost`: empty, or why they tell nothing.
 
     Their reference diverged, as their trial's sentinel tells, or learned nothing; or the push was lost in rounding, so
-    that the child is the reference.
+    that the child is the reference. Where that happens at one fork step, the same magnitude is no true push at others
+    either (zeros, such as biases at the start, take a push that every other weight rounds away): none of them counts.
     """
     sentinels = chaos.loc[chaos["perturbation"] == NONE, ["trial_key", "measure_step", "diverged"]]
     sentinels = sentinels.rename(columns={"diverged": "reference_diverged"})
     children = chaos[chaos["perturbation"] != NONE]
     children = children.merge(sentinels, on=["trial_key", "measure_step"], how="left", validate="many_to_one")
     is_unchanged = (children["perturbation"] != ORDER) & (children["changed_fraction"] == 0)
+    push = [children[name] for name in ("trial_key", "perturbation", "magnitude", "direction")]
+    is_unchanged = is_unchanged.groupby(push).transform("any")
     lost = np.select(
         [children["reference_diverged"].eq(True), children["trial_key"].isin(evidence.unlearned), is_unchanged],
         [DIVERGED, UNLEARNED, UNCHANGED],
@@ -118,11 +121,15 @@ def _verdict_words(found: Transition, curves: pd.DataFrame) -> list[str]:
     if found.num_seeds == 1:
         return [f"only one seed tells anything ({next(iter(kinds))}), a verdict takes two"]
     if len(kinds) > 1:
-        who = "curves" if curves.index.unique("setting_key").size > 1 else "seeds"
-        return [f"{who} disagree: {counted(kinds)}"]
+        return [f"{_who(curves)} disagree: {counted(kinds)}"]
     if found.verdict == "undetermined":
         return ["at or below the threshold at every fork step, but none of them is step 0"]
     return []
+
+
+def _who(curves: pd.DataFrame) -> str:
+    """What is counted: seeds, or of settings pooled the curves of a setting and seed."""
+    return "curves" if curves.index.unique("setting_key").size > 1 else "seeds"
 
 
 def counted(kinds: Counter[str]) -> str:
@@ -148,11 +155,13 @@ def _lost_words(rows: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
         count = sum(causes.get(key) == cause for key in is_seen.index[~is_seen])
         if count:
             precision = rows["precision"].iloc[0]
-            words.append(text.format(f"{count} of {len(seeds)} seeds", precision=precision))
+            words.append(text.format(f"{count} of {len(seeds)} {_who(curves)}", precision=precision))
     partly = seeds[is_seen]
     missing = [f"{step}" for step in partly.columns if not partly[step].all()]
     if missing:
-        words.append(f"not all seeds tell something at fork step{'s' * (len(missing) > 1)} {', '.join(missing)}")
+        words.append(
+            f"not all {_who(curves)} tell something at fork step{'s' * (len(missing) > 1)} {', '.join(missing)}"
+        )
     return words
 
 

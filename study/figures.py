@@ -79,7 +79,7 @@ DOSES = (
 )
 KERNELS = (
     "S = 1 − cosine between the kernels of two checkpoints, mean over seeds; checkpoints are evenly spaced whatever "
-    "their steps. Dashed: the transition of the barrier's figure."
+    "their steps. Dashed: the transition of the barrier's figure. Grey: not finite."
 )
 LEARNING = (
     "Left axis: train loss on the fixed sample and test loss. Right axis, dashed: test accuracy. A line per seed."

@@ -7,7 +7,17 @@ import pandas as pd
 
 from twophase.config import HEAD, applies
 
-_SELF_EXPLAINING = ("data", "model", "activation", "optimizer", "schedule", "precision", "device")
+_SELF_EXPLAINING = (
+    "data",
+    "model",
+    "activation",
+    "optimizer",
+    "schedule",
+    "precision",
+    "device",
+    "perturbation",
+    "indicator",
+)
 
 
 def varying_axes(frame: pd.DataFrame, leaves: Sequence[str]) -> list[str]:

@@ -55,6 +55,12 @@ def mark_diverged(panel: Axes, places: Sequence[float], colour: str) -> None:
         )
 
 
+def say_empty(panel: Axes, why: str) -> None:
+    """Say in an empty panel why it is."""
+    text = wrapped(why or "nothing was measured", 36)
+    panel.text(0.5, 0.6, text, transform=panel.transAxes, ha="center", va="center", color="#57606a", fontsize=9)
+
+
 def legend(figure: Figure, panels: Sequence[Axes]) -> None:
     """One legend under all panels, where it hides no curve."""
     known: dict[str, Artist] = {}

@@ -21,6 +21,7 @@ from study.panels import (
     make_panels,
     mark_diverged,
     note_left_out,
+    say_empty,
     step_axis,
     wrapped,
 )
@@ -49,8 +50,11 @@ def barrier_figure(
     figure, panels = make_panels(len(keys), 4.6, 3.7)
     for panel, key in zip(panels, keys, strict=False):
         rows = shown[shown["setting_key"] == key]
+        row = marked_estimate(transitions, str(key), indicator)
         _curves(panel, rows, indicator)
-        found = _transition(panel, marked_estimate(transitions, str(key), indicator))
+        found = _transition(panel, row)
+        if not seed_values(rows, indicator).notna().any():
+            say_empty(panel, "" if row is None else str(row["reason"]))
         panel.set_title("\n".join(filter(None, [wrapped(str(labels[key])), found])), fontsize=9.5)
         ends = set(rows["measure_step"]) == set(rows["num_steps"])
         measured = "" if ends or rows.empty else f", measured at {measured_text(rows)}"
@@ -61,7 +65,7 @@ def barrier_figure(
 
 
 def primary_children(chaos: pd.DataFrame, transitions: pd.DataFrame) -> pd.DataFrame:
-    """Children and controls at each setting's own measure step of the primary, with `value_lost` beside.
+    """Children and controls at each setting's own measure step of the primary, with `lost` (see `study.evidence`) beside.
 
     Where a setting has no row of the primary, that of the others stands in.
     """
@@ -118,7 +122,7 @@ def _curves(panel: Axes, rows: pd.DataFrame, indicator: str) -> None:
         panel.plot(mean.index, mean, style, color=colour, linewidth=2, marker="o", markersize=3.5, label=label)
         mark_diverged(panel, list(seeds.index[np.isinf(seeds.to_numpy()).any(axis=1)]), colour)
     step_axis(panel, rows["fork_step"].max() if len(rows) else 1)
-    panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
+    panel.set_ylim(bottom=-0.03 * panel.get_ylim()[1])
     panel.set_xlabel("fork step $t_0$")
 
 
@@ -129,6 +133,9 @@ def _transition(panel: Axes, row: pd.Series | None) -> str:
     panel.axhline(
         row["threshold"], color="black", linewidth=0.8, linestyle=":", label=f"threshold {row['threshold']:g}"
     )
+    # Tiny values must look tiny: the threshold is always in sight.
+    top = max(panel.get_ylim()[1], 1.25 * float(row["threshold"]))
+    panel.set_ylim(-0.03 * top, top)
     right = panel.get_xlim()[1]
     text = str(row["verdict"]).replace("_", " ")
     if row["verdict"] == "located":
@@ -163,6 +170,7 @@ def kernel_figure(cone: pd.DataFrame, transitions: pd.DataFrame, axes: Sequence[
         rows = cone[(cone["setting_key"] == key) & (cone["kernel"] == kernel)]
         mean = rows.groupby(["step_i", "step_j"], sort=True)["kernel_distance"].mean().unstack()
         steps = mean.index.to_numpy(dtype=float)
+        panel.set_facecolor("#e4e4e4")  # what isn't finite
         image = panel.imshow(mean.to_numpy(), origin="lower", cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
         every = max(1, len(steps) // 7)
         ticks = sorted({*range(0, len(steps) - every // 2 - 1, every), len(steps) - 1})

@@ -71,11 +71,11 @@ class Protocols:
         return pd.concat(kept) if kept else rows
 
     def difference(self, protocol: Protocol | None) -> str:
-        """Say in which fields a protocol differs from the pinned one, e.g. ``path_points 5 instead of 11``."""
+        """Say in which fields a protocol differs from the pinned one, e.g. ``path_points 5 (not 11)``."""
         if protocol is None or self.pinned is None:
             return ""
         one, other = asdict(protocol), asdict(self.pinned)
-        return ", ".join(f"{name} {one[name]} instead of {other[name]}" for name in one if one[name] != other[name])
+        return ", ".join(f"{name} {one[name]} (not {other[name]})" for name in one if one[name] != other[name])
 
 
 def read_protocols(trials: pd.DataFrame, declared: Declared) -> Protocols:

@@ -58,7 +58,7 @@ def page(study: results.Study, tables: Mapping[str, pd.DataFrame], made: list[Pi
         version=__version__,
         headline=headline_text(primary, declared, trials),
         transitions=transition_rows(found, trials),
-        missing=missing_lines(primary, trials, declared),
+        missing=missing_lines(found, primary, trials, declared),
         drifts=drift_rows(tables["cone"], varying_axes(trials, list(LEAVES))),
         narrow=NARROW,
         split_percent=round(100 * SPLIT_FRACTION),
@@ -90,10 +90,16 @@ def transition_rows(found: pd.DataFrame, trials: pd.DataFrame) -> list[dict[str,
                 **{f"own_{name}": text for name, text in _estimate(row).items()},
                 **{f"control_{name}": text for name, text in _estimate(control).items()},
                 "seeds": str(row["num_seeds"]),
-                "reason": row["reason"],
+                "reason": _reasons(row, control),
             }
         )
     return rows[:MAX_ROWS]
+
+
+def _reasons(row: Mapping[str, Any], control: Mapping[str, Any] | None) -> str:
+    """What to know of a row, and of its control if that is something else."""
+    own, other = str(row["reason"]), str(control["reason"]) if control else ""
+    return "; ".join(filter(None, [own, f"controls: {other}" if other != own and other else ""]))
 
 
 def drift_rows(cone: pd.DataFrame, axes: Sequence[str]) -> list[dict[str, str]]:

@@ -91,7 +91,7 @@ def located_text(
     parts = [headline_text(shown, declared, trials)]
     if len(shown):
         parts.append(transition_text(shown, axes))
-    notes = [*reason_lines(shown, axes), *missing_lines(shown, trials, declared)]
+    notes = [*reason_lines(shown, axes), *missing_lines(found, shown, trials, declared)]
     parts += [f"note: {line}" for line in notes]
     controls = controls_of(found, shown, axes)
     if len(controls):
@@ -136,7 +136,7 @@ def headline_text(shown: pd.DataFrame, declared: Declared, trials: pd.DataFrame)
 def _measure_words(shown: pd.DataFrame, declared: Declared) -> str:
     """Where all rows were measured; empty if at different measure steps."""
     measures = list(dict.fromkeys(shown["measure"]))
-    if declared.measure.endswith("ep") and shown["is_primary"].all():
+    if declared.measure.endswith("ep") and shown["is_primary"].all() and declared.measure not in measures:
         return f"measured at {declared.measure} (step {', '.join(sorted(measures, key=_natural))})"
     return f"measured at {measures[0]}" if len(measures) == 1 else ""
 
@@ -149,7 +149,7 @@ def reason_lines(shown: pd.DataFrame, axes: Sequence[str]) -> list[str]:
     """What to know of the rows shown: each reason once, with the rows it is about."""
     extra = [c for c in ("perturbation", "magnitude", "measure") if shown[c].nunique() > 1]
     about: dict[str, list[str]] = {}
-    for row in records(shown):
+    for row in records(shown.sort_values([*axes, *extra])):
         if row["reason"]:
             about.setdefault(row["reason"], []).append(" · ".join(part(name, row[name]) for name in [*axes, *extra]))
     lines = []
@@ -159,24 +159,28 @@ def reason_lines(shown: pd.DataFrame, axes: Sequence[str]) -> list[str]:
     return lines
 
 
-def missing_lines(shown: pd.DataFrame, trials: pd.DataFrame, declared: Declared) -> list[str]:
-    """Name the settings that have no row of the primary, and why."""
-    if shown.empty or not shown["is_primary"].all() or "setting_key" not in shown or trials.empty:
+def missing_lines(found: pd.DataFrame, shown: pd.DataFrame, trials: pd.DataFrame, declared: Declared) -> list[str]:
+    """Name the settings that the primary says nothing of, and why; empty if other rows are shown than the primary's."""
+    if shown.empty or not shown["is_primary"].all() or "setting_key" not in shown:
         return []
-    lines = []
+    primary = declared.primary
+    is_same = (found["indicator"] == primary.indicator) & (found["perturbation"] == declared.perturbation)
+    measured = found[is_same & (found["magnitude"] == declared.primary_magnitude) & ~found["is_primary"]]
     labels = setting_labels(trials, varying_axes(trials, list(LEAVES)))
+    lines = []
     for key, label in labels.items():
         if key in set(shown["setting_key"]):
             continue
         of_setting = trials[trials["setting_key"] == key]
         failed = of_setting[of_setting["status"] == "failed"]
-        wanted = f"{declared.perturbation} at magnitude {declared.primary_magnitude:g}, measured at {declared.measure}"
-        why = (
-            f"all {len(failed)} trials failed: {failed['error'].iloc[0]}"
-            if len(failed) == len(of_setting)
-            else f"nothing was measured of the primary ({wanted}), or not by its protocol"
-        )
-        lines.append(f"{label} is missing above: {why}")
+        others = measured[measured["setting_key"] == key]
+        if len(failed) == len(of_setting):
+            why = f"all {len(failed)} trials failed: {failed['error'].iloc[0]}"
+        elif len(others):
+            why = f"{others['reason'].iloc[0] or 'not measured at ' + declared.measure}"
+        else:
+            why = f"no {declared.perturbation} child of magnitude {declared.primary_magnitude:g} was run"
+        lines.append(f"{label} has no row of the primary: {why}")
     return lines
 
 
