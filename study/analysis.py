@@ -70,7 +70,7 @@ def transitions(
         for estimate in _estimates(children, declared, evidence)
     ]
     pooled = [] if by is None else POOLED_COLUMNS
-    return pd.DataFrame(rows, columns=[*keys, *ESTIMATE_COLUMNS, *pooled])
+    return pd.DataFrame(rows, columns=[*keys, *ESTIMATE_COLUMNS, *pooled]).astype({"is_primary": bool})
 
 
 def _groups(frame: pd.DataFrame, keys: list[str]) -> Iterator[tuple[tuple[object, ...], pd.DataFrame]]:

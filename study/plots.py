@@ -65,7 +65,7 @@ def barrier_figure(
 
 
 def primary_children(chaos: pd.DataFrame, transitions: pd.DataFrame) -> pd.DataFrame:
-    """Children and controls at each setting's own measure step of the primary, with `lost` (see `study.evidence`) beside.
+    """Children and controls at each setting's own measure step of the primary, with `lost` of `study.evidence`.
 
     Where a setting has no row of the primary, that of the others stands in.
     """

@@ -17,7 +17,7 @@ from study.figures import Picture, pictures, save
 from study.kernel_drift import NARROW, SPLIT_FRACTION, kernel_drift
 from study.labels import setting_labels, varying_axes
 from study.status import read_status
-from study.summary import controls_of, headline_text, interval_text, missing_lines, records, step_text
+from study.summary import controls_of, headline_text, interval_text, missing_lines, reason_lines, records, step_text
 from twophase import __version__
 from twophase.config import LEAVES
 
@@ -53,13 +53,14 @@ def page(study: results.Study, tables: Mapping[str, pd.DataFrame], made: list[Pi
     trials = tables["trials"]
     found = tables["transitions"]
     primary = found[found["is_primary"]]
+    axes = varying_axes(trials, list(LEAVES))
     return environment.get_template("report.html").render(
         name=study.name,
         version=__version__,
         headline=headline_text(primary, declared, trials),
         transitions=transition_rows(found, trials),
-        missing=missing_lines(found, primary, trials, declared),
-        drifts=drift_rows(tables["cone"], varying_axes(trials, list(LEAVES))),
+        notes=note_lines(found, trials, declared, axes)[:MAX_ROWS],
+        drifts=drift_rows(tables["cone"], axes),
         narrow=NARROW,
         split_percent=round(100 * SPLIT_FRACTION),
         counts=read_status(study).counts(),
@@ -90,16 +91,19 @@ def transition_rows(found: pd.DataFrame, trials: pd.DataFrame) -> list[dict[str,
                 **{f"own_{name}": text for name, text in _estimate(row).items()},
                 **{f"control_{name}": text for name, text in _estimate(control).items()},
                 "seeds": str(row["num_seeds"]),
-                "reason": _reasons(row, control),
             }
         )
     return rows[:MAX_ROWS]
 
 
-def _reasons(row: Mapping[str, Any], control: Mapping[str, Any] | None) -> str:
-    """What to know of a row, and of its control if that is something else."""
-    own, other = str(row["reason"]), str(control["reason"]) if control else ""
-    return "; ".join(filter(None, [own, f"controls: {other}" if other != own and other else ""]))
+def note_lines(
+    found: pd.DataFrame, trials: pd.DataFrame, declared: manifest.Declared, axes: Sequence[str]
+) -> list[str]:
+    """What to know of the primary's estimates and their controls, and which settings have none."""
+    primary = found[found["is_primary"]]
+    own = reason_lines(primary, axes)
+    of_controls = [line for line in reason_lines(controls_of(found, primary, axes), axes) if line not in own]
+    return [*own, *missing_lines(found, primary, trials, declared), *(f"controls: {line}" for line in of_controls)]
 
 
 def drift_rows(cone: pd.DataFrame, axes: Sequence[str]) -> list[dict[str, str]]:

@@ -13,49 +13,13 @@ from study.analysis import curve_matrix, select, transitions
 from study.manifest import Declared
 from study.plots import MAX_PANELS, barrier_figure, learning_figure
 from study.summary import records, to_json, transition_text
+from tests.study.rows import FORKS, OTHER, POINT, SETTLES, frame, healthy, rows_of, sentinel
 from twophase.chaos import INDICATORS
 from twophase.config import setting
 from twophase.errors import BadInput
 from twophase.transition import locate_transition
 
 DECLARED = Declared(Primary(), magnitudes=(1e-2, 1e-3))
-FORKS = (0, 10, 100)
-SETTLES = (1.0, 0.4, 0.0)
-
-
-def rows_of(point, seed, curve, *, kind="gaussian", magnitude=1e-2, direction=0, diverged=(), changed=1.0):
-    keys = {"study": "s", "trial_key": f"{point.key}/{seed}", "setting_key": point.key, "seed": seed, **point.values()}
-    return [
-        {
-            **keys,
-            "perturbation": kind,
-            "fork_step": fork,
-            "magnitude": magnitude,
-            "direction": direction,
-            "measure_step": point.num_steps,
-            "diverged": fork in diverged,
-            "changed_fraction": 0.0 if kind in ("none", "order") else changed,
-            **dict.fromkeys(INDICATORS, value),
-        }
-        for fork, value in zip(FORKS, curve, strict=True)
-    ]
-
-
-def sentinel(point, seed, *, diverged=False):
-    (row, *_) = rows_of(point, seed, (0.0,) * 3, kind="none", magnitude=0.0)
-    return [{**row, "diverged": diverged}]
-
-
-def frame(*groups):
-    return pd.DataFrame([row for group in groups for row in group])
-
-
-POINT = setting({"num_steps": 200})
-OTHER = setting({"num_steps": 200, "lr": 0.2})
-
-
-def healthy(point=POINT, seeds=3, curve=SETTLES, **child):
-    return frame(*(rows_of(point, seed, curve, **child) + sentinel(point, seed) for seed in range(seeds)))
 
 
 def primary(chaos, declared=DECLARED, by=None):
@@ -257,6 +221,22 @@ def test_a_barrier_figure_says_what_was_found():
     assert texts(CASES["one setting"]) == "transition 76 [10, 100]"
     assert texts(CASES["chaotic throughout"]) == "chaotic throughout"
     assert texts(CASES["only NaN"]) == "undetermined"
+
+
+def test_a_diverged_child_is_a_cross_at_the_edge_and_never_a_small_number():
+    chaos = healthy(curve=(1.0, 0.0, 0.0), diverged=(10,))
+    (panel,) = barrier_figure(chaos, transitions(chaos, DECLARED), ["model"]).axes
+    (cross,) = [line for line in panel.get_lines() if line.get_label() == "diverged"]
+    assert list(cross.get_xdata()) == [10]
+    (mean,) = [line for line in panel.get_lines() if line.get_label() == "gaussian 0.01"]
+    assert list(mean.get_ydata()) == [1.0, math.inf, 0.0]
+
+
+def test_an_empty_panel_says_why():
+    broken = rows_of(POINT, 3, (math.nan,) * 3, diverged=FORKS) + sentinel(POINT, 3, diverged=True)
+    chaos = frame(broken)
+    (panel,) = barrier_figure(chaos, transitions(chaos, DECLARED), ["model"]).axes
+    assert "the reference diverged" in panel.texts[0].get_text().replace("\n", " ")
 
 
 def test_settings_past_the_panels_are_counted():
