@@ -108,7 +108,7 @@ def headline_text(shown: pd.DataFrame, declared: Declared, trials: pd.DataFrame)
         num_failed = int((trials["status"] == "failed").sum())
         if num_failed and num_failed == len(trials):
             causes = trials["error"].value_counts()
-            return f"no transition: all {num_failed} trials failed; most often: {causes.index[0]}"
+            return f"no transition was measured: all {num_failed} trials failed; most often: {causes.index[0]}"
         return f"no transition of the declared primary was measured yet ({wanted}, at {declared.measure})"
     row = shown.iloc[0]
     where = [

@@ -70,7 +70,7 @@ def test_settings_without_a_row_of_the_primary_are_named():
 def test_nothing_measured_is_not_called_exploratory():
     failed = trials_of(POINT, status="failed", error="ValueError: no")
     shown = text(healthy().iloc[:0], failed)
-    assert shown == "no transition: all 3 trials failed; most often: ValueError: no"
+    assert shown == "no transition was measured: all 3 trials failed; most often: ValueError: no"
 
 
 def test_pooled_counts_are_of_settings_and_of_seeds():
