@@ -19,7 +19,7 @@ _MEASURE = re.compile(r"end|\+?\d+|\d+(\.\d+)?ep")
 
 @dataclass(frozen=True)
 class Primary:
-    """The headline, declared before running; without a magnitude it is at the largest run."""
+    """The headline, declared before running; without a magnitude it is at the largest of the study's first run."""
 
     indicator: str = "test_barrier"
     threshold: float = INDICATORS["test_barrier"]

@@ -129,7 +129,7 @@ def _curves(panel: Axes, rows: pd.DataFrame, indicator: str) -> None:
 def _transition(panel: Axes, row: pd.Series | None) -> str:
     """Mark threshold, interval and located transition; say what was found."""
     if row is None:
-        return ""
+        return "no row of the primary"
     panel.axhline(
         row["threshold"], color="black", linewidth=0.8, linestyle=":", label=f"threshold {row['threshold']:g}"
     )
