@@ -119,7 +119,8 @@ def _read(
     if name == "trials":
         rows = trials_table(study, read_commits(study))
         return (rows if expression is None else rows.filter(expression)).select(needed)
-    fills = {column.name: column.fill for column in study.setting_columns if column.fill is not None}
+    columns = (*study.setting_columns, *table_named(name).columns)
+    fills = {column.name: column.fill for column in columns if column.fill is not None}
     # In old files a grown column is null until it is filled, so a filter on it must wait.
     late = not fills.keys().isdisjoint(tested)
     rows = _scan(study, name, needed, None if late else expression)

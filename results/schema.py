@@ -32,8 +32,8 @@ _INT64 = range(-(2**63), 2**63)
 class Column:
     """One column: its type is one of string, int, float, bool.
 
-    `fill` is for setting leaves that a later version added: the value that means the behaviour of before,
-    with which files lacking the column are read.
+    `fill` is for columns that a later version added: the value with which files lacking the column are read;
+    of a setting leaf, the value that means the behaviour of before.
     """
 
     name: str

@@ -22,7 +22,7 @@ _MEASURE = re.compile(r"end|(?P<plus>\+?)(?P<steps>[0-9]{1,15})|(?P<epochs>[0-9]
 
 @dataclass(frozen=True)
 class Primary:
-    """The headline, declared before running; without a magnitude it is at the largest run."""
+    """The headline, declared before running; without a magnitude it is at the largest of the study's first run."""
 
     indicator: str = "test_barrier"
     threshold: float = INDICATORS["test_barrier"]

@@ -14,7 +14,7 @@ from search_spaces.chaos_block import Chaos, caution, read_chaos
 from search_spaces.cone_block import Cone, read_cone
 from search_spaces.source import SETTINGS_PAGE, apply_overrides, read_source
 from search_spaces.training_block import Training, read_training
-from twophase.config import DEFAULTS, HEAD, LEAVES, MOST_SEED, Setting, Trial, applies, coerce, setting
+from twophase.config import DEFAULTS, HEAD, LEAVES, MOST_SEED, Protocol, Setting, Trial, applies, coerce, setting
 from twophase.errors import BadInput, unknown
 
 MOST_TRIALS = 100_000
@@ -50,10 +50,14 @@ class Space:
         """What its user should know before it runs, in a line; empty if nothing."""
         return caution(self.chaos, {point.precision for point in self.settings})
 
+    @property
+    def protocol(self) -> Protocol:
+        """How its trials are measured."""
+        return replace(self.chaos.protocol, probe_size=self.cone.probe_size, probe_seed=self.cone.probe_seed)
+
     def trials(self) -> list[Trial]:
         """All trials, setting by setting."""
-        protocol = replace(self.chaos.protocol, probe_size=self.cone.probe_size, probe_seed=self.cone.probe_seed)
-        return [Trial(point, seed, protocol) for point in self.settings for seed in self.seeds]
+        return [Trial(point, seed, self.protocol) for point in self.settings for seed in self.seeds]
 
 
 def load(

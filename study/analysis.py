@@ -1,47 +1,20 @@
 """Chaos rows -> transitions: one estimate per setting, indicator, perturbation, magnitude and measure step."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from study.evidence import Evidence, counted, judged, reason, setting_words
 from study.manifest import Declared, default_threshold
+from study.protocols import UNKNOWN, protocol_text
 from twophase.chaos import INDICATORS
-from twophase.config import LEAVES
+from twophase.config import LEAVES, Protocol
 from twophase.errors import BadInput, unknown
-from twophase.perturb import NONE
-from twophase.transition import locate_transition
-
-
-def transitions(chaos: pd.DataFrame, declared: Declared, by: Sequence[str] | None = None) -> pd.DataFrame:
-    """Estimate every transition that the rows allow.
-
-    A child that diverged while its reference did not counts as not connected (+inf); where the reference diverged
-    nothing is known (NaN).
-
-    Args:
-        chaos: The study's `chaos` table.
-        declared: Its primary and measure steps.
-        by: Pool over all settings that agree in these leaves; None keeps settings apart.
-
-    Returns:
-        Rows of the `transitions` table; pooled, only the leaves of `by` stand beside the estimate.
-
-    Raises:
-        BadInput: A leaf of `by` is unknown.
-    """
-    for leaf in by or ():
-        if leaf not in LEAVES:
-            raise unknown("axis", leaf, LEAVES)
-    keys = ["study", "setting_key", *LEAVES] if by is None else ["study", *by]
-    children = _with_reference(chaos)
-    rows = [
-        {**dict(zip(keys, point, strict=True)), **estimate}
-        for point, rows_of_point in _groups(children, keys)
-        for estimate in _estimates(rows_of_point, declared)
-    ]
-    return pd.DataFrame(rows, columns=[*keys, *ESTIMATE_COLUMNS])
-
+from twophase.perturb import ORDER
+from twophase.transition import Transition, locate_transition
 
 ESTIMATE_COLUMNS = [
     "indicator",
@@ -57,7 +30,47 @@ ESTIMATE_COLUMNS = [
     "is_primary",
     "num_seeds",
     "method",
+    "reason",
+    "protocol",
 ]
+POOLED_COLUMNS = ["num_settings", "num_curves"]
+"""Beside an estimate pooled over settings: how many there are, and how many curves (of a setting and seed)."""
+
+
+def transitions(
+    chaos: pd.DataFrame, declared: Declared, by: Sequence[str] | None = None, evidence: Evidence | None = None
+) -> pd.DataFrame:
+    """Estimate every transition that the rows allow.
+
+    A child that diverged while its reference did not counts as not connected (+inf). Where the reference diverged or
+    learned nothing, or the push was lost in rounding, nothing is known (NaN). Rows of different protocols are not
+    pooled: those of the pinned one count, or else those of the first that ran; `reason` names the others.
+
+    Args:
+        chaos: The study's `chaos` table.
+        declared: Its primary and measure steps.
+        by: Pool over all settings that agree in these leaves; None keeps settings apart.
+        evidence: What is known of its trials beside.
+
+    Returns:
+        Rows of the `transitions` table; pooled, only the leaves of `by` stand beside the estimate, and
+        `POOLED_COLUMNS` after it.
+
+    Raises:
+        BadInput: A leaf of `by` is unknown.
+    """
+    for leaf in by or ():
+        if leaf not in LEAVES:
+            raise unknown("axis", leaf, LEAVES)
+    keys = ["study", "setting_key", *LEAVES] if by is None else ["study", *by]
+    evidence = evidence or Evidence()
+    rows = [
+        {**dict(zip(keys, point, strict=True)), **estimate}
+        for point, children in _groups(judged(chaos, evidence), keys)
+        for estimate in _estimates(children, declared, evidence)
+    ]
+    pooled = [] if by is None else POOLED_COLUMNS
+    return pd.DataFrame(rows, columns=[*keys, *ESTIMATE_COLUMNS, *pooled]).astype({"is_primary": bool})
 
 
 def _groups(frame: pd.DataFrame, keys: list[str]) -> Iterator[tuple[tuple[object, ...], pd.DataFrame]]:
@@ -65,22 +78,50 @@ def _groups(frame: pd.DataFrame, keys: list[str]) -> Iterator[tuple[tuple[object
         yield point if isinstance(point, tuple) else (point,), rows
 
 
-def _with_reference(chaos: pd.DataFrame) -> pd.DataFrame:
-    """Children beside whether their reference had diverged, which their trial's sentinel tells."""
-    sentinels = chaos.loc[chaos["perturbation"] == NONE, ["trial_key", "measure_step", "diverged"]]
-    sentinels = sentinels.rename(columns={"diverged": "reference_diverged"})
-    children = chaos[chaos["perturbation"] != NONE]
-    return children.merge(sentinels, on=["trial_key", "measure_step"], how="left", validate="many_to_one")
+@dataclass(frozen=True)
+class _Scope:
+    """What all estimates of one setting, or of settings pooled, share."""
+
+    declared: Declared
+    is_pinned: bool
+    protocol: Protocol | None
+    words: tuple[str, ...]
 
 
-def _estimates(rows: pd.DataFrame, declared: Declared) -> Iterator[dict[str, object]]:
+def _estimates(children: pd.DataFrame, declared: Declared, evidence: Evidence) -> Iterator[dict[str, object]]:
+    protocols = evidence.protocols
+    rows, protocol, left_out = protocols.one(children)
+    differs = protocols.difference(protocol)
+    words = [f"measured with {differs}, other than the primary"] if differs else []
+    for other, count in left_out.items():
+        said = protocols.difference(other) or "the pinned protocol"
+        words.append(f"{count} trial{'s' * (count > 1)} measured with {said} left out")
+    words += setting_words(evidence, rows["setting_key"].unique())
+    scope = _Scope(declared, not differs, protocol, tuple(words))
     for (kind, magnitude), of_kind in rows.groupby(["perturbation", "magnitude"], sort=True):
-        for measure in declared.measures:
-            measured = of_kind[is_measure(of_kind, measure)]
-            if measured.empty:
-                continue
+        for text, is_primary, measured in _measures(of_kind, declared):
             for indicator in INDICATORS:
-                yield _estimate(measured, declared, indicator, str(kind), float(str(magnitude)), measure)
+                is_headline = is_primary and kind == declared.perturbation and magnitude == declared.primary_magnitude
+                yield {
+                    "indicator": indicator,
+                    "perturbation": str(kind),
+                    "magnitude": float(str(magnitude)),
+                    "measure": text,
+                    **_estimate(measured, indicator, scope, is_headline=is_headline),
+                }
+
+
+def _measures(rows: pd.DataFrame, declared: Declared) -> Iterator[tuple[str, bool, pd.DataFrame]]:
+    """Measure steps as text, whether the primary's, and their rows; the primary's first, none twice."""
+    seen = set()
+    for measure in sorted(declared.measures, key=lambda written: written != declared.measure):
+        measured = rows[is_measure(rows, measure)]
+        # Epochs are a way of writing; the row holds the step that they come to, where they come to one.
+        steps = measured["measure_step"].unique()
+        text = str(steps[0]) if measure.endswith("ep") and len(steps) == 1 else measure
+        if len(measured) and text not in seen:
+            seen.add(text)
+            yield text, measure == declared.measure, measured
 
 
 def is_measure(rows: pd.DataFrame, measure: str) -> pd.Series:
@@ -95,51 +136,61 @@ def is_measure(rows: pd.DataFrame, measure: str) -> pd.Series:
     return rows["measure_step"] == int(measure)
 
 
-def _estimate(
-    rows: pd.DataFrame, declared: Declared, indicator: str, kind: str, magnitude: float, measure: str
-) -> dict[str, object]:
-    is_indicator = indicator == declared.primary.indicator
-    threshold = declared.primary.threshold if is_indicator else default_threshold(indicator)
+def _estimate(rows: pd.DataFrame, indicator: str, scope: _Scope, *, is_headline: bool) -> dict[str, object]:
+    primary = scope.declared.primary
+    is_indicator = indicator == primary.indicator
+    threshold = primary.threshold if is_indicator else default_threshold(indicator)
     curves = curve_matrix(rows, indicator)
-    found = locate_transition(
-        curves.columns.to_numpy(),
-        curves.to_numpy(),
-        threshold=threshold,
-        groups=[f"{setting}/{seed}" for setting, seed, *_ in curves.index],
-    )
-    is_primary = (
-        is_indicator
-        and kind == declared.perturbation
-        and magnitude == declared.primary_magnitude
-        and measure == declared.measure
-    )
+    found = _located(curves, threshold)
+    is_seen = curves.notna().any(axis=1)
+    settings = curves.index[is_seen].unique("setting_key")
+    is_pooled = rows["setting_key"].nunique() > 1
+    words = [_pooled_words(curves, threshold)] if is_pooled else []
     return {
-        "indicator": indicator,
-        "perturbation": kind,
-        "magnitude": magnitude,
-        # Epochs are a way of writing; the row holds the step that they come to.
-        "measure": str(rows["measure_step"].iloc[0]) if measure.endswith("ep") else measure,
         "kernel": "none",
         "transition_step": found.step,
         "ci_low": found.low,
         "ci_high": found.high,
         "verdict": found.verdict,
         "threshold": threshold,
-        "is_primary": is_primary,
-        "num_seeds": found.num_seeds,
+        "is_primary": is_headline and is_indicator and scope.is_pinned,
+        "num_seeds": len(curves.index[is_seen].unique("seed")),
         "method": found.method,
+        "reason": "; ".join(filter(None, [*words, reason(found, rows, curves), *scope.words])),
+        "protocol": UNKNOWN if scope.protocol is None else protocol_text(scope.protocol),
+        "num_settings": len(settings),
+        "num_curves": found.num_seeds,
     }
 
 
+def _located(curves: pd.DataFrame, threshold: float) -> Transition:
+    groups = [f"{setting}/{seed}" for setting, seed, *_ in curves.index]
+    return locate_transition(curves.columns.to_numpy(), curves.to_numpy(), threshold=threshold, groups=groups)
+
+
+def _pooled_words(curves: pd.DataFrame, threshold: float) -> str:
+    """Warn where what is pooled doesn't agree."""
+    found = [_located(rows, threshold).verdict for _, rows in curves.groupby("setting_key")]
+    verdicts = Counter(verdict.replace("_", " ") for verdict in found)
+    if len(verdicts) == 1:
+        return ""
+    return f"the pooled settings differ ({counted(verdicts)}): one step does not stand for them all"
+
+
 def curve_matrix(rows: pd.DataFrame, indicator: str) -> pd.DataFrame:
-    """One row per replicate, indexed by (setting_key, seed, trial_key, direction); one column per fork step."""
-    values = rows[indicator].mask(rows["diverged"], np.inf).mask(rows["reference_diverged"].eq(True), np.nan)
+    """One row per replicate, indexed by (setting_key, seed, trial_key, direction); one column per fork step.
+
+    Args:
+        rows: Children of one kind, magnitude and measure step, with `lost` (see `study.evidence.judged`).
+        indicator: The column to take; +inf where the child diverged, NaN where it tells nothing.
+    """
+    values = rows[indicator].mask(rows["diverged"], np.inf).mask(rows["lost"] != "", np.nan)
     index = ["setting_key", "seed", "trial_key", "direction"]
     return rows.assign(value=values).pivot(index=index, columns="fork_step", values="value")
 
 
 def select(found: pd.DataFrame, indicator: str | None, magnitude: float | None) -> pd.DataFrame:
-    """Choose what to print: the primary, or an indicator and a magnitude that were asked for.
+    """Choose what to print, controls apart: the primary, or an indicator and a magnitude that were asked for.
 
     Raises:
         BadInput: The indicator is unknown or the magnitude wasn't run.
@@ -150,7 +201,7 @@ def select(found: pd.DataFrame, indicator: str | None, magnitude: float | None) 
         raise unknown("indicator", indicator, INDICATORS)
     primary = found[found["is_primary"]]
     wanted = indicator or (primary["indicator"].iloc[0] if len(primary) else "test_barrier")
-    chosen = found[found["indicator"] == wanted]
+    chosen = found[(found["indicator"] == wanted) & (found["perturbation"] != ORDER)]
     if magnitude is None:
         return chosen
     run = sorted(set(found["magnitude"]) - {0.0})

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,11 +12,13 @@ import search_spaces
 from study import driver, manifest
 from study.analysis import select, transitions
 from study.driver import Means, derive, read_space, study_plan
+from study.evidence import read_evidence
+from study.labels import varying_axes
 from study.planner import Plan, make_plan
 from study.report import FILE as REPORT_FILE
 from study.report import write_report
 from study.status import failure_lines, partial_text, read_status, status_text
-from study.summary import aligned, control_text, headline_text, records, to_json, transition_text, varying_axes
+from study.summary import aligned, located_text, records, to_json
 from twophase.config import LEAVES
 from twophase.errors import BadInput, unknown
 
@@ -31,7 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
     space = read_space(arguments.space, search_spaces.parse_overrides(arguments.set), name=arguments.name, means=means)
     study = driver.run(space, _root(arguments), means)
     trials = study.table("trials")
-    _print_transitions(study.table("transitions"))
+    declared = manifest.read_declared(study.path) or manifest.Declared()
+    found = study.table("transitions")
+    print(_transitions_text(study, declared, found, select(found, None, None)))
     written = ",".join(name for name in study.tables if (study.path / name).is_dir())
     print(f"\ntables:  {study.path}/{{{written}}}/*.parquet")
     _print_written(study, study.path / REPORT_FILE)
@@ -47,14 +52,15 @@ def _warn(line: str) -> None:
         print(f"twophase: {line}", file=sys.stderr)
 
 
-def _print_transitions(found: pd.DataFrame) -> None:
-    axes = varying_axes(found, list(LEAVES))
-    shown = select(found, None, None)
-    print(headline_text(shown))
-    print(transition_text(shown, axes))
-    controls = control_text(found, shown, axes)
-    if controls:
-        print(f"\n{controls}")
+def _transitions_text(
+    study: results.Study,
+    declared: manifest.Declared,
+    found: pd.DataFrame,
+    shown: pd.DataFrame,
+    by: Sequence[str] = (),
+) -> str:
+    trials = study.table("trials")
+    return located_text(found, shown, by or varying_axes(trials, list(LEAVES)), declared, trials)
 
 
 def plan(arguments: argparse.Namespace) -> int:
@@ -108,22 +114,20 @@ def locate(arguments: argparse.Namespace) -> int:
     study = _open(arguments)
     chaos = study.table("chaos")
     if chaos.empty:
-        raise BadInput(f"study '{study.name}' has no chaos rows yet; run it first")
+        failed = int((study.table("trials")["status"] == "failed").sum())
+        why = f"its {failed} trials failed, see twophase status {study.name}" if failed else "run it first"
+        raise BadInput(f"study '{study.name}' has no chaos rows yet; {why}")
     declared = manifest.require_declared(study.path)
     derive(study, declared)
     by = list(dict.fromkeys(arguments.by or ()))
-    found = transitions(chaos, declared, by=by) if by else study.table("transitions")
+    evidence = read_evidence(study, declared)
+    found = transitions(chaos, declared, by=by, evidence=evidence) if by else study.table("transitions")
     shown = select(found, arguments.indicator, arguments.magnitude)
     _warn(partial_text(read_status(study)))
     if arguments.json:
         print(to_json(transitions=records(shown)))
         return DONE
-    axes = by or varying_axes(found, list(LEAVES))
-    print(headline_text(shown))
-    print(transition_text(shown, axes))
-    controls = control_text(found, shown, axes)
-    if controls:
-        print(f"\n{controls}")
+    print(_transitions_text(study, declared, found, shown, by))
     return DONE
 
 

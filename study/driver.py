@@ -22,6 +22,7 @@ from study.cluster import (
     terminated_as_interrupt,
 )
 from study.columns import setting_columns
+from study.evidence import read_evidence
 from study.manifest import Declared
 from study.planner import Plan, make_plan
 from study.report import write_report
@@ -165,7 +166,8 @@ def derive(study: results.Study, declared: Declared | None = None) -> None:
     chaos = study.table("chaos")
     if declared is None:
         declared = Declared() if chaos.empty else manifest.require_declared(study.path)
-    results.write_derived(study, "transitions", transitions(chaos, declared))
+    evidence = read_evidence(study, declared)
+    results.write_derived(study, "transitions", transitions(chaos, declared, evidence=evidence))
 
 
 def _require_cache(folder: Path) -> None:

@@ -13,9 +13,11 @@ from matplotlib.figure import Figure
 
 import results
 from results.files import write_bytes
+from study.dose import dose_figure, dose_words, doses
 from study.kernel_drift import kernel_drift
-from study.plots import barrier_figure, kernel_figure, learning_figure, marked_estimate, setting_labels
-from study.summary import records, step_text, varying_axes
+from study.labels import setting_labels, varying_axes
+from study.plots import barrier_figure, kernel_figure, learning_figure, marked_estimate
+from study.summary import records, step_text
 from twophase.config import LEAVES
 
 
@@ -51,19 +53,36 @@ class Picture:
         self.figure.savefig(stream, format="png", dpi=150)
         return stream.getvalue()
 
+    @property
+    def least_width(self) -> int:
+        """Pixels below which it can't be read: a narrower page scrolls it."""
+        return round(PIXELS_PER_INCH * float(self.figure.get_size_inches()[0]))
+
     def svg_link(self) -> str:
         """The SVG as a link that holds it."""
         return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
 
 
+PIXELS_PER_INCH = 76
+"""At least: letters of 9 points are then 9.5 pixels."""
+
 CURVES = (
     "Thin lines are seeds (means over directions), thick ones their mean; grey, dashed: controls, not perturbed but "
-    "given another data order from the fork on. Dotted: the threshold. Vertical line and band: the transition and its "
-    "interval."
+    "given another data order from the fork on; crosses: a child that diverged. Dotted: the threshold. Vertical line "
+    "and band: the transition and its interval."
+)
+DOSES = (
+    "Each line is one fork step, a mean over seeds, against the magnitude of the push; the shade about the first is "
+    "its seeds' range. Diamonds at the right: controls of the same fork step, not perturbed but given another data "
+    "order, with their range; grey: the first fork step's control and its range, as far as two runs can part "
+    "from there. Dotted: the threshold. A line that is flat below its control doesn't care how small the push is."
 )
 KERNELS = (
     "S = 1 − cosine between the kernels of two checkpoints, mean over seeds; checkpoints are evenly spaced whatever "
-    "their steps. Dashed: the transition of the barrier's figure."
+    "their steps. Dashed: the transition of the barrier's figure. Grey: not finite."
+)
+LEARNING = (
+    "Left axis: train loss on the fixed sample and test loss. Right axis, dashed: test accuracy. A line per seed."
 )
 
 
@@ -71,39 +90,49 @@ def pictures(tables: Mapping[str, pd.DataFrame]) -> list[Picture]:
     """Make the figures that a study's tables allow.
 
     Args:
-        tables: `chaos`, `transitions`, `cone` and `trajectory`.
+        tables: `trials`, `chaos`, `transitions`, `cone` and `trajectory`.
 
     Returns:
         The pictures, in the order in which they are read.
     """
     chaos, found, cone, trajectory = (tables[name] for name in ("chaos", "transitions", "cone", "trajectory"))
-    made = _curve_pictures(chaos, found) if len(chaos) else []
+    axes = varying_axes(tables["trials"], list(LEAVES))
+    made = _curve_pictures(chaos, found, axes) if len(chaos) else []
     if len(cone):
-        axes = varying_axes(cone, list(LEAVES))
         drift, labels = kernel_drift(cone), setting_labels(cone, axes)
-        alt = "; ".join(f"{labels[row['setting_key']]}: {row['words']}" for row in records(drift))
+        alt = "; ".join(
+            f"{labels[row['setting_key']]}, {row['kernel']} kernel: {row['words']}" for row in records(drift)
+        )
         figure = kernel_figure(cone, found, axes)
         made.append(Picture("kernel_distance", "Kernel distance between checkpoints", KERNELS, figure, alt))
     if len(trajectory):
-        axes = varying_axes(trajectory, list(LEAVES))
         last = trajectory[trajectory["step"] == trajectory["num_steps"]].groupby("setting_key")["test_accuracy"].mean()
         labels = setting_labels(trajectory, axes)
         alt = "; ".join(f"{labels[str(key)]}: test accuracy {value:.2f} at the end" for key, value in last.items())
         figure = learning_figure(trajectory, axes)
-        caption = "Train loss on the fixed sample, test loss, test accuracy; one line per seed."
-        made.append(Picture("learning_curves", "Learning curves of the references", caption, figure, alt))
+        made.append(Picture("learning_curves", "Learning curves of the references", LEARNING, figure, alt))
     return made
 
 
-def _curve_pictures(chaos: pd.DataFrame, found: pd.DataFrame) -> list[Picture]:
+def _curve_pictures(chaos: pd.DataFrame, found: pd.DataFrame, axes: Sequence[str]) -> list[Picture]:
     """The primary indicator, and disagreement, over the fork step."""
-    axes = varying_axes(chaos, list(LEAVES))
     headline = found[found["is_primary"]]
     primary = str(headline["indicator"].iloc[0]) if len(headline) else "test_barrier"
     made = [_curve_picture(chaos, found, axes, primary, "barrier")]
+    made += _dose_pictures(chaos, found, axes, primary)
     if primary != "disagreement":
         made.append(_curve_picture(chaos, found, axes, "disagreement", "disagreement"))
     return made
+
+
+def _dose_pictures(chaos: pd.DataFrame, found: pd.DataFrame, axes: Sequence[str], indicator: str) -> list[Picture]:
+    """The primary indicator over the magnitude, where several were run."""
+    shown, figure = doses(chaos, found, indicator), dose_figure(chaos, found, axes, indicator)
+    if shown is None or figure is None:
+        return []
+    words = indicator.replace("_", " ").capitalize()
+    alt = f"{words} over magnitude. {dose_words(shown, dict(setting_labels(chaos, axes)))}"
+    return [Picture("dose", f"{words} over the magnitude of the push", DOSES, figure, alt)]
 
 
 def _curve_picture(chaos: pd.DataFrame, found: pd.DataFrame, axes: Sequence[str], indicator: str, name: str) -> Picture:

@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from results import Finding, Study, StudyError
 from results.files import json_bytes, write_bytes
 from search_spaces import Primary, Space
 from twophase.chaos import INDICATORS
+from twophase.config import Protocol
 from twophase.errors import BadInput
 
 FILE = "_declared.json"
@@ -22,12 +24,13 @@ class Declared:
     """A study's declarations.
 
     Attributes:
-        primary: The headline.
-        perturbation: The primary's kind.
+        primary: The headline; its magnitude is settled by the first run and never moves.
+        perturbation: The primary's kind, the first that the first run listed.
         measure: The primary's measure step as written.
         magnitudes: All magnitudes that were ever asked for, descending.
         measures: All measure steps as written.
         spaces: Every space that was run, as `Space.source` has it, in order; the last is the newest.
+        protocol: How the primary is measured; None where nothing tells.
     """
 
     primary: Primary = Primary()
@@ -36,10 +39,11 @@ class Declared:
     magnitudes: tuple[float, ...] = ()
     measures: tuple[str, ...] = ("end",)
     spaces: tuple[dict[str, Any], ...] = ()
+    protocol: Protocol | None = None
 
     @property
     def primary_magnitude(self) -> float:
-        """The primary's magnitude: as named, or the largest run; NaN before any."""
+        """The primary's magnitude: as pinned; of a study that never ran, the largest asked for, NaN before any."""
         return self.primary.magnitude or max(self.magnitudes, default=float("nan"))
 
 
@@ -131,11 +135,29 @@ def _declared(raw: Any) -> Declared:
     wrong = [name for name, is_right in rules.items() if not is_right]
     if wrong:
         raise ValueError(f"wrong type or value of {', '.join(wrong)}")
-    return given
+    pinned = _protocol(raw["protocol"]) if raw.get("protocol") else None
+    if primary.magnitude is not None and pinned is not None:
+        return replace(given, protocol=pinned)
+    return _settled(given, pinned)
 
 
 def _is_size(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+
+
+def _protocol(raw: Mapping[str, Any]) -> Protocol:
+    return Protocol(**raw)
+
+
+def _settled(known: Declared, pinned: Protocol | None) -> Declared:
+    """Settle what earlier versions left open by the first space that they kept; without one, by all there is."""
+    if not known.spaces:
+        magnitude = known.primary_magnitude if known.magnitudes else None
+        return replace(known, primary=replace(known.primary, magnitude=magnitude), protocol=pinned)
+    first = search_spaces.load(known.spaces[0])
+    magnitude = known.primary.magnitude or max(first.chaos.magnitudes)
+    primary = replace(known.primary, magnitude=magnitude)
+    return replace(known, primary=primary, protocol=pinned or first.protocol)
 
 
 def declare(space: Space, old: Declared | None) -> Declared:
@@ -146,15 +168,22 @@ def declare(space: Space, old: Declared | None) -> Declared:
         old: What the study declared before.
 
     Returns:
-        The union; the primary stays what the first run made it.
+        The union; the primary (its magnitude, kind, measure step and protocol) stays what the first run made it.
 
     Raises:
         BadInput: The space names another primary, or one at a magnitude that isn't run.
     """
     chaos = space.chaos
     measure = "end" if "end" in chaos.measure_steps else chaos.measure_steps[0]
+    magnitude = chaos.primary.magnitude or max(chaos.magnitudes)
     first = Declared(
-        chaos.primary, chaos.perturbations[0], measure, chaos.magnitudes, chaos.measure_steps, (dict(space.source),)
+        replace(chaos.primary, magnitude=magnitude),
+        chaos.perturbations[0],
+        measure,
+        chaos.magnitudes,
+        chaos.measure_steps,
+        (dict(space.source),),
+        space.protocol,
     )
     if old is None:
         merged = first
@@ -162,7 +191,7 @@ def declare(space: Space, old: Declared | None) -> Declared:
         magnitudes = tuple(sorted({*old.magnitudes, *chaos.magnitudes}, reverse=True))
         measures = tuple(dict.fromkeys([*old.measures, *chaos.measure_steps]))
         spaces = (*(asked for asked in old.spaces if asked != first.spaces[0]), *first.spaces)
-        merged = Declared(old.primary, old.perturbation, old.measure, magnitudes, measures, spaces)
+        merged = replace(old, magnitudes=magnitudes, measures=measures, spaces=spaces)
         if chaos.is_primary_named:
             _hold_against(chaos.primary, merged)
     named = merged.primary.magnitude
@@ -195,6 +224,7 @@ def write_declared(folder: Path, declared: Declared) -> None:
         "measure": declared.measure,
         "magnitudes": declared.magnitudes,
         "measures": declared.measures,
+        "protocol": None if declared.protocol is None else asdict(declared.protocol),
         "spaces": declared.spaces,
     }
     write_bytes(folder / FILE, json_bytes(content))

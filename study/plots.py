@@ -1,36 +1,32 @@
-"""Figures: each takes tables and returns a `Figure`; none reads a file."""
+"""Figures over steps: each takes tables and returns a `Figure`; none reads a file."""
 
-import math
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from study.analysis import is_measure
-from twophase.perturb import NONE, ORDER
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito (2008), safe for all eyes
-CONTROL_COLOUR = "#777777"
-MAX_PANELS = 24
-
-
-def setting_labels(frame: pd.DataFrame, axes: Sequence[str]) -> pd.Series:
-    """Name each setting by the leaves that vary, e.g. ``cnn · depth 8 · width 16``, in their order."""
-
-    def label(row: pd.Series) -> str:
-        parts = [
-            str(row[a]) if isinstance(row[a], str) else f"{a} {row[a]:g}" for a in axes if row[a] not in ("none", 0)
-        ]
-        return " · ".join(parts) or str(row["model"])
-
-    settings = frame.drop_duplicates("setting_key").sort_values(list(axes)).set_index("setting_key")
-    return settings.apply(label, axis=1)
+from study.evidence import DIVERGED, Evidence, judged
+from study.labels import setting_labels
+from study.panels import (
+    COLOURS,
+    CONTROL_COLOUR,
+    MAX_PANELS,
+    MOST_COLUMNS,
+    legend,
+    make_panels,
+    mark_diverged,
+    note_left_out,
+    say_empty,
+    step_axis,
+    wrapped,
+)
+from study.summary import interval_text
+from twophase.perturb import ORDER
 
 
 def barrier_figure(
@@ -45,23 +41,56 @@ def barrier_figure(
         indicator: Column to show.
 
     Returns:
-        The figure. Thin lines are seeds (means over directions), thick ones their mean.
+        The figure. Thin lines are seeds (means over directions), thick ones their mean; crosses are children that
+        diverged.
     """
-    headline = transitions[transitions["is_primary"]]
-    measure = str(headline["measure"].iloc[0]) if len(headline) else "end"
-    shown = chaos[is_measure(chaos, measure) & (chaos["perturbation"] != NONE)]
+    shown = primary_children(chaos, transitions)
     labels = setting_labels(chaos, axes)
     keys = list(labels.index)[:MAX_PANELS]
-    figure, panels = _panels(len(keys), 4.4, 3.5)
+    figure, panels = make_panels(len(keys), 4.6, 3.7)
     for panel, key in zip(panels, keys, strict=False):
-        _curves(panel, shown[shown["setting_key"] == key], indicator)
-        _transition(panel, marked_estimate(transitions, str(key), indicator))
-        panel.set_title(_wrapped(str(labels[key])), fontsize=9)
-    for panel in panels[:: max(1, min(3, len(keys)))]:
-        panel.set_ylabel(f"{indicator.replace('_', ' ')}{'' if measure == 'end' else f', measured at {measure}'}")
-    _legend(figure, panels)
-    _note_left_out(figure, len(labels) - len(keys))
+        rows = shown[shown["setting_key"] == key]
+        row = marked_estimate(transitions, str(key), indicator)
+        _curves(panel, rows, indicator)
+        found = _transition(panel, row)
+        if not seed_values(rows, indicator).notna().any():
+            say_empty(panel, "" if row is None else str(row["reason"]))
+        panel.set_title("\n".join(filter(None, [wrapped(str(labels[key])), found])), fontsize=9.5)
+        ends = set(rows["measure_step"]) == set(rows["num_steps"])
+        measured = "" if ends or rows.empty else f", measured at {measured_text(rows)}"
+        panel.set_ylabel(f"{indicator.replace('_', ' ')}{measured}")
+    legend(figure, panels)
+    note_left_out(figure, len(labels) - len(keys))
     return figure
+
+
+def primary_children(chaos: pd.DataFrame, transitions: pd.DataFrame) -> pd.DataFrame:
+    """Children and controls at each setting's own measure step of the primary, with `lost` of `study.evidence`.
+
+    Where a setting has no row of the primary, that of the others stands in.
+    """
+    headline = transitions[transitions["is_primary"]]
+    if headline.empty:
+        headline = transitions.drop_duplicates("setting_key")
+    own = dict(zip(headline["setting_key"], headline["measure"], strict=True))
+    usual = str(headline["measure"].iloc[0]) if len(headline) else "end"
+    children = judged(chaos, Evidence())
+    kept = [rows[is_measure(rows, own.get(key, usual))] for key, rows in children.groupby("setting_key", sort=False)]
+    return pd.concat(kept) if kept else children
+
+
+def seed_values(rows: pd.DataFrame, indicator: str) -> pd.Series:
+    """An indicator's values: +inf where a child diverged, NaN where its reference did."""
+    return rows[indicator].mask(rows["diverged"], np.inf).mask(rows["lost"] == DIVERGED, np.nan)
+
+
+def measured_text(rows: pd.DataFrame) -> str:
+    """When children were compared, in words."""
+    steps = sorted(set(rows["measure_step"]))
+    lags = sorted(set(rows["measure_step"] - rows["fork_step"]))
+    if len(steps) == 1:
+        return f"step {steps[0]}"
+    return f"+{lags[0]} steps" if len(lags) == 1 else "several steps"
 
 
 def marked_estimate(transitions: pd.DataFrame, setting_key: str, indicator: str) -> pd.Series | None:
@@ -79,19 +108,21 @@ def marked_estimate(transitions: pd.DataFrame, setting_key: str, indicator: str)
 
 def _curves(panel: Axes, rows: pd.DataFrame, indicator: str) -> None:
     kinds = sorted(set(zip(rows["perturbation"], rows["magnitude"], strict=True)), key=_in_legend)
+    values = rows.assign(value=seed_values(rows, indicator))
     for i, (kind, magnitude) in enumerate(kinds):
         is_control = kind == ORDER
         colour = CONTROL_COLOUR if is_control else COLOURS[i % len(COLOURS)]
-        chosen = rows[(rows["perturbation"] == kind) & (rows["magnitude"] == magnitude)]
-        seeds = chosen.pivot_table(index="fork_step", columns="seed", values=indicator)
+        chosen = values[(values["perturbation"] == kind) & (values["magnitude"] == magnitude)]
+        seeds = chosen.groupby(["fork_step", "seed"])["value"].mean().unstack()
         panel.plot(seeds.index, seeds, color=colour, linewidth=0.7, alpha=0.35)
         label = "control: other data order" if is_control else _push_label(kind, magnitude)
         style = "--" if is_control else "-"
-        panel.plot(
-            seeds.index, seeds.mean(axis=1), style, color=colour, linewidth=2, marker="o", markersize=3.5, label=label
-        )
-    _step_axis(panel, rows["fork_step"].max() if len(rows) else 1)
-    panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
+        # A mean with a diverged child in it is infinite: a gap in the line, and a cross.
+        mean = seeds.mean(axis=1)
+        panel.plot(mean.index, mean, style, color=colour, linewidth=2, marker="o", markersize=3.5, label=label)
+        mark_diverged(panel, list(seeds.index[np.isinf(seeds.to_numpy()).any(axis=1)]), colour)
+    step_axis(panel, rows["fork_step"].max() if len(rows) else 1)
+    panel.set_ylim(bottom=-0.03 * panel.get_ylim()[1])
     panel.set_xlabel("fork step $t_0$")
 
 
@@ -103,38 +134,26 @@ def _in_legend(push: tuple[str, float]) -> tuple[bool, float, str]:
 
 def _push_label(kind: str, magnitude: float) -> str:
     """A perturbation and its magnitude, if it has one, in lines that a legend has room for."""
-    return "\n".join(textwrap.wrap(f"{kind} {magnitude:g}" if magnitude else kind, 34))
+    return wrapped(f"{kind} {magnitude:g}" if magnitude else kind, 34)
 
 
-def _step_axis(panel: Axes, last: float) -> None:
-    """Logarithmic in 1 + t, so that step 0 has a place."""
-    panel.set_xscale("function", functions=(np.log1p, np.expm1))
-    ticks = [0, *(t for decade in (1, 10, 100, 1000, 10_000, 100_000) for t in (decade, 3 * decade) if t <= last)]
-    panel.set_xticks([t for t in ticks if t == 0 or t >= last / 300], minor=False)
-    panel.set_xlim(-0.15, last * 1.15 + 1)
-    panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    panel.minorticks_off()
-    panel.spines[["top", "right"]].set_visible(False)
-
-
-def _transition(panel: Axes, row: pd.Series | None) -> None:
-    """Mark threshold, interval and located transition, or say what else was found."""
+def _transition(panel: Axes, row: pd.Series | None) -> str:
+    """Mark threshold, interval and located transition; say what was found."""
     if row is None:
-        return
+        return "no row of the primary"
     panel.axhline(
         row["threshold"], color="black", linewidth=0.8, linestyle=":", label=f"threshold {row['threshold']:g}"
     )
+    # Tiny values must look tiny: the threshold is always in sight.
+    top = max(panel.get_ylim()[1], 1.25 * float(row["threshold"]))
+    panel.set_ylim(-0.03 * top, top)
     right = panel.get_xlim()[1]
+    text = str(row["verdict"]).replace("_", " ")
     if row["verdict"] == "located":
         panel.axvspan(max(row["ci_low"], 0), min(row["ci_high"], right), color="#F0E442", alpha=0.35, linewidth=0)
-        high = "∞" if math.isinf(row["ci_high"]) else f"{row['ci_high']:.0f}"
-        text = f"transition {row['transition_step']:.0f} [{row['ci_low']:.0f}, {high}]"
+        text = f"transition {row['transition_step']:.0f} {interval_text(row.to_dict())}"
         panel.axvline(row["transition_step"], color="black", linewidth=1.2)
-    else:
-        text = str(row["verdict"]).replace("_", " ")
-    if not row["is_primary"]:
-        text += "\nexploratory"
-    panel.annotate(text, (0.98, 0.98), xycoords="axes fraction", ha="right", va="top", fontsize=8.5, fontweight="bold")
+    return text if row["is_primary"] else f"{text} (exploratory)"
 
 
 def kernel_figure(cone: pd.DataFrame, transitions: pd.DataFrame, axes: Sequence[str]) -> Figure:
@@ -156,12 +175,13 @@ def kernel_figure(cone: pd.DataFrame, transitions: pd.DataFrame, axes: Sequence[
     pairs = [
         (str(key), str(kernel)) for key in labels.index for kernel in kernels[kernels["setting_key"] == key]["kernel"]
     ]
-    figure, panels = _panels(min(len(pairs), MAX_PANELS), 4.4, 3.9)
+    figure, panels = make_panels(min(len(pairs), MAX_PANELS), 4.6, 4.3)
     image = None
     for panel, (key, kernel) in zip(panels, pairs[:MAX_PANELS], strict=False):
         rows = cone[(cone["setting_key"] == key) & (cone["kernel"] == kernel)]
         mean = rows.groupby(["step_i", "step_j"], sort=True)["kernel_distance"].mean().unstack()
         steps = mean.index.to_numpy(dtype=float)
+        panel.set_facecolor("#e4e4e4")  # what isn't finite
         image = panel.imshow(mean.to_numpy(), origin="lower", cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
         every = max(1, len(steps) // 7)
         ticks = sorted({*range(0, len(steps) - every // 2 - 1, every), len(steps) - 1})
@@ -170,13 +190,16 @@ def kernel_figure(cone: pd.DataFrame, transitions: pd.DataFrame, axes: Sequence[
         _mark_transition(panel, steps, marked_estimate(transitions, key, _primary_indicator(transitions)))
         seeds = rows["seed"].nunique()
         panel.set_title(
-            _wrapped(f"{labels[key]} · {kernel} kernel · {seeds} seed{'s' if seeds > 1 else ''}"), fontsize=9
+            wrapped(f"{labels[key]} · {kernel} kernel · {seeds} seed{'s' if seeds > 1 else ''}"), fontsize=9.5
         )
         panel.set_xlabel("step")
-    panels[0].set_ylabel("step")
+        panel.set_ylabel("step")
     if image is not None:
-        figure.colorbar(image, ax=panels, shrink=0.85, label="kernel distance $S$")
-    _note_left_out(figure, len(pairs) - MAX_PANELS)
+        # As long as one panel, beside the first row, however many there are.
+        down = -(-len(panels) // MOST_COLUMNS)
+        figure.colorbar(image, ax=panels, shrink=0.8 / down, anchor=(0.0, 1.0), aspect=18, label="kernel distance $S$")
+    is_one_each = len(pairs) == len(labels)
+    note_left_out(figure, len(pairs) - MAX_PANELS, "settings" if is_one_each else "panels (a setting's kind of kernel)")
     return figure
 
 
@@ -192,68 +215,47 @@ def _mark_transition(panel: Axes, steps: npt.NDArray[np.float64], row: pd.Series
     place = float(np.interp(row["transition_step"], steps, np.arange(len(steps))))
     for line in (panel.axvline, panel.axhline):
         line(place, color="white", linewidth=1.2, linestyle="--")
+    is_right = place > len(steps) / 2
     panel.annotate(
         f"transition {row['transition_step']:.0f}",
         (place, len(steps) - 0.7),
-        xytext=(3, 0),
+        xytext=(-3 if is_right else 3, 0),
         textcoords="offset points",
+        ha="right" if is_right else "left",
         va="top",
         color="white",
-        fontsize=7.5,
+        fontsize=8,
         path_effects=[withStroke(linewidth=1.5, foreground="black")],
     )
 
 
 def learning_figure(trajectory: pd.DataFrame, axes: Sequence[str]) -> Figure:
-    """Reference learning curves, a panel per setting: train and test loss, and accuracy, every seed."""
+    """Reference learning curves, a panel per setting, every seed: losses on the left axis, accuracy on the right."""
     labels = setting_labels(trajectory, axes)
     keys = list(labels.index)[:MAX_PANELS]
-    figure, panels = _panels(len(keys), 4.4, 3.2)
+    figure, panels = make_panels(len(keys), 4.6, 3.5)
+    rights = []
     for panel, key in zip(panels, keys, strict=False):
         rows = trajectory[trajectory["setting_key"] == key]
-        for column, colour, name in (
-            ("train_loss", COLOURS[0], "train loss"),
-            ("test_loss", COLOURS[1], "test loss"),
-            ("test_accuracy", COLOURS[2], "test accuracy"),
+        right = panel.twinx()
+        for axis, column, colour, name in (
+            (panel, "train_loss", COLOURS[0], "train loss"),
+            (panel, "test_loss", COLOURS[1], "test loss"),
+            (right, "test_accuracy", COLOURS[2], "test accuracy (right)"),
         ):
             for i, (_, seed) in enumerate(rows.groupby("seed")):
-                panel.plot(seed["step"], seed[column], color=colour, linewidth=1.1, label=name if i == 0 else None)
-        _step_axis(panel, rows["step"].max())
+                style = "--" if axis is right else "-"
+                label = name if i == 0 else None
+                axis.plot(seed["step"], seed[column], style, color=colour, linewidth=1.1, label=label)
+        step_axis(panel, rows["step"].max())
+        panel.set_ylim(bottom=0)
         panel.set_xlabel("step")
-        panel.set_ylabel("loss (nats), accuracy")
-        panel.set_title(_wrapped(str(labels[key])), fontsize=9)
-    _legend(figure, panels)
-    _note_left_out(figure, len(labels) - len(keys))
+        panel.set_ylabel("loss (nats)")
+        right.set_ylim(0, 1)
+        right.set_ylabel("accuracy", color=COLOURS[2])
+        right.spines["top"].set_visible(False)
+        panel.set_title(wrapped(str(labels[key])), fontsize=9.5)
+        rights.append(right)
+    legend(figure, [*panels, *rights])
+    note_left_out(figure, len(labels) - len(keys))
     return figure
-
-
-def _wrapped(label: str) -> str:
-    return "\n".join(textwrap.wrap(label, 48))
-
-
-def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    columns = max(1, min(3, count))
-    rows = max(1, math.ceil(count / columns))
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
-    for panel in grid[max(count, 1) :]:
-        panel.set_visible(False)
-    return figure, grid[: max(count, 1)]
-
-
-def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """One legend under all panels, where it hides no curve."""
-    known: dict[str, Artist] = {}
-    for panel in panels:
-        handles, labels = panel.get_legend_handles_labels()
-        known |= dict(zip(labels, handles, strict=True))
-    if known:
-        longest = max(len(line) for label in known for line in label.splitlines())
-        # Inches that a column takes: a sample of the line, and about 0.065 a letter at this size.
-        columns = max(1, min(len(known), 4, int(figure.get_figwidth() / (0.6 + 0.065 * longest))))
-        figure.legend(known.values(), known, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
-
-
-def _note_left_out(figure: Figure, count: int) -> None:
-    if count > 0:
-        figure.suptitle(f"{count} more settings are not shown", fontsize=9)

@@ -1,7 +1,7 @@
 """The report: one HTML file that holds everything it shows and asks nothing of a network."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,14 @@ import results
 from results.files import write_bytes
 from search_spaces import space_yaml
 from study import manifest
+from study.evidence import read_evidence
 from study.figures import Picture, pictures, save
 from study.kernel_drift import NARROW, SPLIT_FRACTION, kernel_drift
-from study.plots import setting_labels
+from study.labels import setting_labels, varying_axes
 from study.status import read_status
-from study.summary import headline_text, interval_text, records, step_text, varying_axes
+from study.summary import controls_of, headline_text, interval_text, missing_lines, reason_lines, records, step_text
 from twophase import __version__
 from twophase.config import LEAVES
-from twophase.perturb import ORDER
 
 FILE = "report.html"
 MAX_ROWS = 500
@@ -36,6 +36,8 @@ def write_report(study: results.Study) -> Path:
         The HTML file, `<study>/report.html`.
     """
     tables = {name: study.table(name) for name in ("trials", "chaos", "transitions", "cone", "trajectory")}
+    protocols = read_evidence(study, manifest.read_declared(study.path) or manifest.Declared()).protocols
+    tables |= {name: protocols.one_each(tables[name]) for name in ("chaos", "cone", "trajectory")}
     made = pictures(tables)
     save(study, made)
     write_bytes(study.path / FILE, page(study, tables, made).encode())
@@ -49,12 +51,16 @@ def page(study: results.Study, tables: Mapping[str, pd.DataFrame], made: list[Pi
     )
     declared = manifest.read_declared(study.path) or manifest.Declared()
     trials = tables["trials"]
+    found = tables["transitions"]
+    primary = found[found["is_primary"]]
+    axes = varying_axes(trials, list(LEAVES))
     return environment.get_template("report.html").render(
         name=study.name,
         version=__version__,
-        headline=headline_text(tables["transitions"]),
-        transitions=transition_rows(tables["transitions"], trials),
-        drifts=drift_rows(tables["cone"]),
+        headline=headline_text(primary, declared, trials),
+        transitions=transition_rows(found, trials),
+        notes=note_lines(found, trials, declared, axes)[:MAX_ROWS],
+        drifts=drift_rows(tables["cone"], axes),
         narrow=NARROW,
         split_percent=round(100 * SPLIT_FRACTION),
         counts=read_status(study).counts(),
@@ -73,8 +79,7 @@ def transition_rows(found: pd.DataFrame, trials: pd.DataFrame) -> list[dict[str,
     if primary.empty:
         return []
     labels = setting_labels(trials, varying_axes(trials, list(LEAVES)))
-    controls = found[(found["perturbation"] == ORDER) & (found["indicator"] == primary["indicator"].iloc[0])]
-    controls = controls[controls["measure"] == primary["measure"].iloc[0]].set_index("setting_key")
+    controls = controls_of(found, primary, ()).set_index("setting_key")
     rows = []
     rank = {key: place for place, key in enumerate(labels.index)}
     for row in sorted(records(primary), key=lambda row: rank[row["setting_key"]]):
@@ -91,11 +96,21 @@ def transition_rows(found: pd.DataFrame, trials: pd.DataFrame) -> list[dict[str,
     return rows[:MAX_ROWS]
 
 
-def drift_rows(cone: pd.DataFrame) -> list[dict[str, str]]:
+def note_lines(
+    found: pd.DataFrame, trials: pd.DataFrame, declared: manifest.Declared, axes: Sequence[str]
+) -> list[str]:
+    """What to know of the primary's estimates and their controls, and which settings have none."""
+    primary = found[found["is_primary"]]
+    own = reason_lines(primary, axes)
+    of_controls = [line for line in reason_lines(controls_of(found, primary, axes), axes) if line not in own]
+    return [*own, *missing_lines(found, primary, trials, declared), *(f"controls: {line}" for line in of_controls)]
+
+
+def drift_rows(cone: pd.DataFrame, axes: Sequence[str]) -> list[dict[str, str]]:
     """How each setting's kernels move."""
     if cone.empty:
         return []
-    labels = setting_labels(cone, varying_axes(cone, list(LEAVES)))
+    labels = setting_labels(cone, axes)
     rows = [
         {
             "setting": str(labels[row["setting_key"]]),
@@ -136,4 +151,5 @@ def _facts(trials: pd.DataFrame) -> dict[str, str]:
         "Python": every("python_version"),
         "Device": every("device_name"),
         "Threads": every("num_threads"),
+        "Protocol": " · ".join(sorted(set(computed["protocol"]))) or "–",
     }

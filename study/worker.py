@@ -13,6 +13,7 @@ import torch
 
 import results
 from study.planner import Job, covers_of, parts_of
+from study.protocols import protocol_text
 from study.snapshots import StoredSnapshots
 from study.widths import lane_width
 from twophase import __version__
@@ -189,6 +190,7 @@ def _record(trial: Trial, summary: dict[str, Any]) -> dict[str, Any]:
         "python_version": platform.python_version(),
         "device_name": device_name,
         "num_threads": torch.get_num_threads(),
+        "protocol": protocol_text(trial.protocol),
     }
 
 

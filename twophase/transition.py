@@ -35,7 +35,8 @@ class Transition:
     Attributes:
         step: Median over seeds of the crossing, in completed updates; NaN unless `verdict` is `located`.
         low: Lower end of the interval, in completed updates; NaN if undetermined.
-        high: Upper end of the interval, in completed updates; may be +inf; NaN if undetermined.
+        high: Upper end of the interval, in completed updates, at most the last fork step; +inf where it lies past that,
+            where nothing was seen; NaN if undetermined.
         verdict: `located`, `stable_from_start`, `chaotic_throughout` or `undetermined`.
         threshold: Level of the indicator at or below which a child counts as connected.
         crossings: Crossing of each observed seed, in completed updates, seeds in order of first appearance;
@@ -95,7 +96,9 @@ def locate_transition(
     between two fork steps nothing was seen: where inside the cell the crossing lies is what the interpolation assumes,
     and seeds that agree within one cell would else give an interval finer than the grid can tell. It also makes the
     interval, which is one for a mean, hold the median. Zeros enter as log(1 + 0) = 0. If any seed is unsettled, `high`
-    is +inf, and such a seed enters `low` as censored at the last fork step. For the other verdicts the ends are 0 and
+    is +inf, and such a seed enters `low` as censored at the last fork step. An upper end past the last fork step is
+    +inf too: a crossing there would be seen as +inf, so a number between the two would claim what nobody looked at, and
+    the last fork step itself what the seeds don't bear out. For the other verdicts the ends are 0 and
     0 (`stable_from_start`), the last fork step and +inf (`chaotic_throughout`), NaN and NaN (`undetermined`).
 
     Args:
@@ -221,9 +224,12 @@ def _interval(crossings: list[_Crossing], last_fork_step: float, confidence: flo
     middle = steps[[(num_seeds - 1) // 2, num_seeds // 2]]
     cells = [crossing for crossing in crossings if crossing.step in middle]
     low = min(float(np.expm1(centre - half_width)), *(cell.low for cell in cells))
-    with np.errstate(over="ignore"):  # the interval of two seeds far apart can end beyond float64
-        high = max(float(np.expm1(centre + half_width)), *(cell.high for cell in cells))
-    return max(low, 0.0), math.inf if math.isinf(steps[-1]) else high
+    # Seeds that all cross at the last fork step must not leave the grid by rounding.
+    is_past = centre + half_width > math.log1p(last_fork_step) * (1 + 1e-12)
+    if is_past or math.isinf(steps[-1]):
+        return max(low, 0.0), math.inf
+    high = max(float(np.expm1(centre + half_width)), *(cell.high for cell in cells))
+    return max(low, 0.0), min(high, last_fork_step)
 
 
 def _last_fork_step(steps: _Array, curves: list[_Array]) -> float:

@@ -13,48 +13,13 @@ from study.analysis import curve_matrix, select, transitions
 from study.manifest import Declared
 from study.plots import MAX_PANELS, barrier_figure, learning_figure
 from study.summary import records, to_json, transition_text
+from tests.study.rows import FORKS, OTHER, POINT, SETTLES, frame, healthy, rows_of, sentinel
 from twophase.chaos import INDICATORS
 from twophase.config import setting
 from twophase.errors import BadInput
 from twophase.transition import locate_transition
 
 DECLARED = Declared(Primary(), magnitudes=(1e-2, 1e-3))
-FORKS = (0, 10, 100)
-SETTLES = (1.0, 0.4, 0.0)
-
-
-def rows_of(point, seed, curve, *, kind="gaussian", magnitude=1e-2, direction=0, diverged=()):
-    keys = {"study": "s", "trial_key": f"{point.key}/{seed}", "setting_key": point.key, "seed": seed, **point.values()}
-    return [
-        {
-            **keys,
-            "perturbation": kind,
-            "fork_step": fork,
-            "magnitude": magnitude,
-            "direction": direction,
-            "measure_step": point.num_steps,
-            "diverged": fork in diverged,
-            **dict.fromkeys(INDICATORS, value),
-        }
-        for fork, value in zip(FORKS, curve, strict=True)
-    ]
-
-
-def sentinel(point, seed, *, diverged=False):
-    (row, *_) = rows_of(point, seed, (0.0,) * 3, kind="none", magnitude=0.0)
-    return [{**row, "diverged": diverged}]
-
-
-def frame(*groups):
-    return pd.DataFrame([row for group in groups for row in group])
-
-
-POINT = setting({"num_steps": 200})
-OTHER = setting({"num_steps": 200, "lr": 0.2})
-
-
-def healthy(point=POINT, seeds=3, curve=SETTLES, **child):
-    return frame(*(rows_of(point, seed, curve, **child) + sentinel(point, seed) for seed in range(seeds)))
 
 
 def primary(chaos, declared=DECLARED, by=None):
@@ -95,7 +60,7 @@ def test_one_diverged_direction_makes_its_seed_s_fork_step_infinite():
 def test_a_diverged_reference_is_unknown_and_its_seed_is_not_counted():
     broken = rows_of(POINT, 3, (math.nan,) * 3, diverged=FORKS) + sentinel(POINT, 3, diverged=True)
     chaos = pd.concat([healthy(), frame(broken)])
-    assert primary(chaos) == primary(healthy())
+    assert primary(chaos) == {**primary(healthy()), "reason": "the reference diverged in 1 of 4 seeds"}
     alone = frame(broken, rows_of(POINT, 4, (math.nan,) * 3, diverged=FORKS) + sentinel(POINT, 4, diverged=True))
     row = primary(alone)
     assert (row["verdict"], row["num_seeds"]) == ("undetermined", 0)
@@ -150,7 +115,10 @@ def test_settings_are_apart_unless_pooled():
     assert apart.to_dict() == {0.1: "stable_from_start", 0.2: "chaotic_throughout"}
     pooled = primary(chaos, by=["model"])
     # Seed 0 of one setting and seed 0 of another are two replicates, not one: three stable, three chaotic.
-    assert (pooled["model"], pooled["num_seeds"], pooled["verdict"]) == ("mlp", 6, "undetermined")
+    assert (pooled["model"], pooled["num_curves"], pooled["verdict"]) == ("mlp", 6, "undetermined")
+    # …and no more than three seeds and two settings, which don't agree.
+    assert (pooled["num_seeds"], pooled["num_settings"]) == (3, 2)
+    assert "the pooled settings differ (1 chaotic throughout, 1 stable from start)" in pooled["reason"]
     assert "lr" not in transitions(chaos, DECLARED, by=["model"])
 
 
@@ -171,7 +139,7 @@ def test_directions_are_nested_in_seeds():
 
 
 def test_a_curve_matrix_has_a_row_per_replicate_and_a_column_per_fork_step():
-    rows = frame(rows_of(POINT, 0, SETTLES), rows_of(POINT, 0, (3, 2, 1), direction=1)).assign(reference_diverged=False)
+    rows = frame(rows_of(POINT, 0, SETTLES), rows_of(POINT, 0, (3, 2, 1), direction=1)).assign(lost="")
     curves = curve_matrix(rows, "test_barrier")
     assert list(curves.columns) == list(FORKS)
     assert curves.to_numpy().tolist() == [[1.0, 0.4, 0.0], [3.0, 2.0, 1.0]]
@@ -242,17 +210,33 @@ def test_a_barrier_figure_of_a_study_without_the_measure_step_end(tmp_path):
     chaos = healthy().assign(measure_step=150)
     declared = Declared(measure="150", magnitudes=(1e-2,), measures=("150",))
     figure = barrier_figure(chaos, transitions(chaos, declared), ["model"])
-    assert [text.get_text() for text in figure.axes[0].texts] == ["transition 76 [10, 100]"]
+    assert figure.axes[0].get_title() == "mlp\ntransition 76 [10, 100]"
 
 
 def test_a_barrier_figure_says_what_was_found():
     def texts(chaos):
         figure = barrier_figure(chaos, transitions(chaos, DECLARED), ["model"])
-        return [text.get_text() for text in figure.axes[0].texts]
+        return figure.axes[0].get_title().partition("\n")[2]
 
-    assert texts(CASES["one setting"]) == ["transition 76 [10, 100]"]
-    assert texts(CASES["chaotic throughout"]) == ["chaotic throughout"]
-    assert texts(CASES["only NaN"]) == ["undetermined"]
+    assert texts(CASES["one setting"]) == "transition 76 [10, 100]"
+    assert texts(CASES["chaotic throughout"]) == "chaotic throughout"
+    assert texts(CASES["only NaN"]) == "undetermined"
+
+
+def test_a_diverged_child_is_a_cross_at_the_edge_and_never_a_small_number():
+    chaos = healthy(curve=(1.0, 0.0, 0.0), diverged=(10,))
+    (panel,) = barrier_figure(chaos, transitions(chaos, DECLARED), ["model"]).axes
+    (cross,) = [line for line in panel.get_lines() if line.get_label() == "diverged"]
+    assert list(cross.get_xdata()) == [10]
+    (mean,) = [line for line in panel.get_lines() if line.get_label() == "gaussian 0.01"]
+    assert list(mean.get_ydata()) == [1.0, math.inf, 0.0]
+
+
+def test_an_empty_panel_says_why():
+    broken = rows_of(POINT, 3, (math.nan,) * 3, diverged=FORKS) + sentinel(POINT, 3, diverged=True)
+    chaos = frame(broken)
+    (panel,) = barrier_figure(chaos, transitions(chaos, DECLARED), ["model"]).axes
+    assert "the reference diverged" in panel.texts[0].get_text().replace("\n", " ")
 
 
 def test_settings_past_the_panels_are_counted():
@@ -274,6 +258,6 @@ def test_a_learning_figure(points, value, tmp_path):
     ]
     trajectory = pd.DataFrame(rows).assign(train_loss=value, test_loss=value, test_accuracy=value)
     figure = learning_figure(trajectory, ["model", "lr"])
-    assert sum(panel.get_visible() for panel in figure.axes) == len(points)
-    assert all(len(panel.get_lines()) == 3 * 2 for panel in figure.axes if panel.get_visible())
+    lines = [len(panel.get_lines()) for panel in figure.axes if panel.get_visible()]
+    assert sorted(lines) == sorted([2, 4] * len(points)), "two losses on one axis, accuracy on its own"
     figure.savefig(tmp_path / "figure.png")

@@ -465,14 +465,15 @@ def test_another_primary(answer, tmp_path, monkeypatch, capsys):
     assert "--name" in line
 
 
-def test_an_unnamed_primary_magnitude_is_the_largest_ever_run(answer, monkeypatch, capsys):
-    """What the first run pins is then that rule, so that a study extended equals one run at once."""
+def test_an_unnamed_primary_magnitude_is_the_largest_of_the_first_run(answer, monkeypatch, capsys):
+    """Larger ones of a later run, or of another kind, leave the headline where it was."""
     monkeypatch.setattr(driver, "_run_plan", lambda *_: None)
     assert cli.main(["run", "tiny.yaml"]) == 0
-    assert cli.main(["run", "tiny.yaml", "--set", "chaos.magnitudes=[1]", "--set", "chaos.primary.magnitude=1"]) == 0
-    capsys.readouterr()
-    smaller = ("--set", "chaos.magnitudes=[1e-2]", "--set", "chaos.primary.magnitude=1e-2")
-    assert "chaos.primary.magnitude was pinned to 1.0" in answer("run", "tiny.yaml", *smaller)
+    larger = ["--set", "chaos.magnitudes=[1]", "--set", "chaos.perturbation=[gaussian_absolute]"]
+    assert cli.main(["run", "tiny.yaml", *larger]) == 0
+    assert "gaussian at magnitude 0.01, at end" in capsys.readouterr().out
+    named = ("--set", "chaos.magnitudes=[1]", "--set", "chaos.primary.magnitude=1")
+    assert "chaos.primary.magnitude was pinned to 0.01" in answer("run", "tiny.yaml", *named)
 
 
 def test_a_file_that_is_no_text(answer, tmp_path):

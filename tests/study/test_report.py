@@ -77,9 +77,11 @@ def test_it_asks_nothing_of_a_network_and_shows_every_figure(whole):
     assert all(link.startswith(("data:", "#")) for link in read.links), "something lies outside"
     assert "default-src 'none'" in read.text
     figures = {file.stem for file in (whole.path / "figures").glob("*.svg")}
-    assert figures == {"barrier", "disagreement", "kernel_distance", "learning_curves"}
+    assert figures == {"barrier", "disagreement", "dose", "kernel_distance", "learning_curves"}
     assert len(read.images) == len(figures)
     assert all(len(image["alt"]) > 20 and "nan" not in image["alt"] for image in read.images)
+    (kernels,) = [image["alt"] for image in read.images if "full kernel" in image["alt"]]
+    assert kernels.startswith("cnn, full kernel: ")
     anchors = {link[1:] for link in read.links if link.startswith("#")}
     assert anchors == {part for part in anchors if f'id="{part}"' in read.text}
 
@@ -92,6 +94,14 @@ def test_it_says_how_to_run_it_again(whole, tmp_path):
     (tmp_path / "space.yaml").write_text(written, encoding="utf-8")
     keys = {trial.key for trial in search_spaces.load(tmp_path / "space.yaml").trials()}
     assert keys == set(whole.table("trials").trial_key)
+
+
+def test_it_says_what_an_estimate_leaves_out_and_which_settings_have_none(whole, tables):
+    found = tables["transitions"]
+    one = found.query("model == 'mlp'").assign(reason="seeds <disagree>")
+    text = " ".join(Page(page(whole, {**tables, "transitions": one}, [])).words)
+    assert "mlp: seeds <disagree>" in text
+    assert "cnn has no row of the primary: no gaussian child of magnitude 0.01 was run" in text
 
 
 def test_failures_are_told_and_what_users_write_is_escaped(whole, tables):
@@ -114,7 +124,7 @@ def test_a_table_that_is_empty_leaves_its_part_out(whole, tables, missing):
     text = " ".join(read.words)
     assert ("How the kernels move" in text) == (missing != "cone")
     assert ("No transition of the declared primary was measured yet" in text) == (missing == "transitions")
-    assert len(read.images) == 4 - (missing in ("cone", "trajectory"))
+    assert len(read.images) == 5 - (missing in ("cone", "trajectory"))
 
 
 def test_the_command_writes_the_same_report_again(whole, capsys):
@@ -213,6 +223,9 @@ def test_kernel_figures_past_the_panels_are_counted(whole):
     cone = pd.concat([cone_rows(WIDE[:2, :2], point) for point in points])
     figure = kernel_figure(cone, whole.table("transitions").iloc[:0], ["lr"])
     assert figure.get_suptitle() == "3 more settings are not shown"
+    two = pd.concat([cone, cone.assign(kernel="trace")])
+    figure = kernel_figure(two, whole.table("transitions").iloc[:0], ["lr"])
+    assert figure.get_suptitle().startswith(f"{MAX_PANELS + 6} more panels")
 
 
 def test_a_legend_has_room_for_long_perturbations(tables):

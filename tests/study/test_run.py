@@ -90,7 +90,7 @@ def test_rows_of_chaos_are_those_of_the_contract(whole):
 
 def test_figures_are_drawn(whole):
     names = {file.name for file in (whole.path / "figures").iterdir() if file.stat().st_size > 1000}
-    shown = ("barrier", "disagreement", "kernel_distance", "learning_curves")
+    shown = ("barrier", "disagreement", "dose", "kernel_distance", "learning_curves")
     assert names == {f"{name}.{kind}" for name in shown for kind in ("png", "svg")}
 
 
@@ -100,8 +100,8 @@ def test_locate_by_a_leaf_prints_one_line_each(whole, capsys):
     assert [(row["model"], row["num_seeds"]) for row in rows] == [("cnn", 2), ("mlp", 2)]
     assert cli.main(["locate", str(whole.path), "--by", "data", "--by", "data", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["transitions"]
-    # Two models of two seeds each: four replicates.
-    assert (row["data"], row["num_seeds"]) == ("digits", 4)
+    # Two models of two seeds each: four curves, yet no more than two seeds.
+    assert (row["data"], row["num_settings"], row["num_seeds"], row["num_curves"]) == ("digits", 2, 2, 4)
 
 
 def test_locate_by_changes_no_table(whole, capsys):
@@ -143,7 +143,7 @@ def test_another_root_and_one_worker_give_equal_tables(whole, tmp_path):
 
 def test_an_extended_study_equals_one_run_at_once(whole, tmp_path):
     first = deepcopy(TINY)
-    first["chaos"]["magnitudes"] = [1e-3]
+    first["chaos"]["magnitudes"] = [1e-2]  # the first run pins the primary at its largest
     first["cone"]["steps"] = [0, 60]
     study.launch(first, tmp_path)
     extended = study.launch(TINY, tmp_path)

@@ -28,7 +28,7 @@ def test_sizes_are_exact(name, num_train, num_test, tmp_path):
     assert made.test_labels.shape == (num_test,)
     assert made.train_inputs.dtype == made.test_inputs.dtype == torch.float32
     assert made.train_labels.dtype == made.test_labels.dtype == torch.int64
-    assert made.num_classes == 10
+    assert made.num_classes == DATA[name].num_classes == 10
     assert set(torch.cat([made.train_labels, made.test_labels]).tolist()) <= set(range(10))
     assert made.input_shape == {"mnist1d": (1, 40), "digits": (1, 8, 8), "synthetic": (1, 32)}[name]
 

@@ -205,6 +205,19 @@ def test_one_unsettled_seed_opens_the_high_end_and_is_censored_in_the_low_end() 
     assert ends(wide) == pytest.approx((octave(low), INF), rel=1e-9)
 
 
+def test_two_seeds_far_apart_say_nothing_of_the_far_end() -> None:
+    # The t interval of crossings at 10 and 40 ends near 90,600, in a grid that ends at 40: no such step was looked at.
+    transition = locate_transition([0, 10, 30, 40], [[1.0, INF, INF, 0.0], [INF, 0.0, 0.0, 0.0]], threshold=0.5)
+    assert transition.crossings == (40.0, 10.0)
+    assert ends(transition) == (0.0, INF)
+
+
+def test_a_high_end_at_the_last_fork_step_is_no_rounding_past_it() -> None:
+    for last in range(1, 3000, 7):
+        transition = locate_transition([0, last], [[INF, 0.0]] * 3, threshold=0.5)
+        assert ends(transition) == (0.0, float(last))
+
+
 def test_interval_never_below_zero_and_never_overflows() -> None:
     far = [[1.0] * 4 + [0.0], [0.9, 0.1, 0.0, 0.0, 0.0]]
     transition = locate_transition([0, 1, 3, 7, 10**9], far, threshold=0.5, confidence=0.9999)
@@ -439,7 +452,8 @@ def naive_interval(seeds: list[tuple[float, float, float, str]], last: float, co
         for crossing, lower, upper, _ in seeds:
             if math.isclose(crossing, middle, rel_tol=ROUNDING):
                 low, high = min(low, lower), max(high, upper)
-    return max(low, 0.0), INF if INF in crossings else high
+    # Rounding alone must not tell a high end at the last fork step from one past it.
+    return max(low, 0.0), INF if INF in crossings or high > last * (1 + ROUNDING) + ROUNDING else high
 
 
 def naive_transition(sweep: Sweep, confidence: float) -> tuple[str, float, float, float, list[float]]:
@@ -481,6 +495,7 @@ def test_verdict_and_numbers_agree(sweep: Sweep) -> None:
         assert 0 <= transition.low <= transition.step <= transition.high
         assert transition.low < transition.high  # never narrower than a cell
         assert (transition.high == INF) or INF not in transition.crossings
+        assert transition.high == INF or transition.high <= sweep.fork_steps[-1]  # nothing was seen past it
     else:
         assert math.isnan(transition.step)
     assert all(0 <= crossing <= sweep.fork_steps[-1] or crossing == INF for crossing in transition.crossings)
