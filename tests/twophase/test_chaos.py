@@ -239,6 +239,31 @@ def test_predictions_by_hand(function, second):
     assert function(probabilities[[2, 0, 1]]).isnan().all()
 
 
+def test_angular_cka_by_hand():
+    """Centred Gram matrices diag-like by construction: XXᵀ of one feature a, YYᵀ of two, a and an orthogonal b."""
+    a = torch.tensor([1.0, 1.0, -1.0, -1.0]).double()
+    b = torch.tensor([1.0, -1.0, 1.0, -1.0]).double()
+    features = torch.stack([torch.stack(pair, 1) for pair in [(a, 0 * a), (0 * a, b), (a, b), (3 * a + 5, 0 * a)]])
+    # ⟨aaᵀ, aaᵀ + bbᵀ⟩ / (‖aaᵀ‖ ‖aaᵀ + bbᵀ‖) = 1/√2.
+    expected = [0.0, math.pi / 2, math.pi / 4, 0.0]
+    assert chaos.angular_cka(features).tolist() == pytest.approx(expected, abs=1e-7)  # arccos near 1
+    assert chaos.angular_cka(features)[0] == 0.0
+
+
+def test_angular_cka_is_blind_to_rotation_and_scale_only():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 6, generator=generator)
+    rotation, _ = torch.linalg.qr(torch.randn(6, 6, generator=generator))
+    stretched = x * torch.tensor([3.0, 1, 1, 1, 1, 1])
+    angles = chaos.angular_cka(torch.stack([x, 2.5 * x @ rotation + 7, stretched, x * NAN, 0 * x, x]))
+    # Features are float32: their rounding of 1e-7 turns them by as much.
+    assert angles[:2].tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert angles[2] > 0.3
+    assert angles[3:5].isnan().all()
+    assert angles[5] == 0.0
+    assert chaos.angular_cka(torch.stack([x * NAN, x])).isnan().all()
+
+
 def test_cosine_keeps_its_digits():
     weight = torch.tensor([[1.0, 0.0], [1.0, 1e-9]], dtype=torch.float64)
     state = lanes.LaneState({"a.weight": weight}, {}, {})
