@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import jvp
 
+from twophase import dual
 from twophase.lanes import MIN_LANES
 
 Parameters = dict[str, Tensor]
@@ -28,7 +28,7 @@ Point = tuple[Parameters, dict[str, Parameters]]
 """What training steers by: parameters by name, and quantity of the optimiser -> the same names; each [K, ...]."""
 
 UpdateMap = Callable[[Point, int], Point]
-"""(point at a step, that step) -> point at the next step, for any number of lanes; torch.func must differentiate it."""
+"""(point at a step, that step) -> point at the next step, for any number of lanes; dual numbers go through it."""
 
 INTERVAL = 10
 """Steps between two renormalisations."""
@@ -159,7 +159,7 @@ def _tangent_logs(update: UpdateMap, point: Point, unit: Parameters, step: int, 
     before, logs, now = _norm(delta[0]), [], step
     for stop in window.stops:
         while now < step + stop:
-            here, delta = _linearised(update, here, delta, now)
+            here, delta = linearised(update, here, delta, now)
             now += 1
         after = _norm(delta[0])
         logs.append((after / before).log())
@@ -167,10 +167,19 @@ def _tangent_logs(update: UpdateMap, point: Point, unit: Parameters, step: int, 
     return torch.stack(logs)[:, :num_directions]
 
 
-def _linearised(update: UpdateMap, here: Point, delta: Point, step: int) -> tuple[Point, Point]:
-    """F(z) and DF(z) δ."""
-    moved, pushed = jvp(lambda z: update(z, step), (here,), (delta,))[:2]
-    return moved, pushed
+def linearised(update: UpdateMap, here: Point, delta: Point, step: int) -> tuple[Point, Point]:
+    """Compute F(z) and DF(z) δ, by dual numbers.
+
+    Parameters can be differentiated backwards as well, for the gradient inside F.
+    """
+    with dual.level():
+        theta = {name: dual.differentiable(value, delta[0][name]) for name, value in here[0].items()}
+        moments = {
+            quantity: {name: dual.dual(value, delta[1][quantity][name]) for name, value in named.items()}
+            for quantity, named in here[1].items()
+        }
+        after = update((theta, moments), step)
+        return _mapped(dual.primal_of, after), _mapped(dual.tangent_of, after)
 
 
 def _twin_logs(

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.func import functional_call, grad, jvp
+from torch.func import functional_call
 
-from twophase import lanes
+from twophase import dual, lanes
 from twophase.config import Trial
 from twophase.data import Dataset, stratified
 from twophase.evaluation import BATCH
@@ -95,15 +95,17 @@ def hessian_product(
 
     def product(vector: Tensor) -> Tensor:
         parts = torch.split(vector, sizes)
-        tangent = {name: part.view_as(value) for (name, value), part in zip(theta.items(), parts, strict=True)}
         out = torch.zeros_like(vector)
         for x, y in batches:
-
-            def loss(at: dict[str, Tensor], x: Tensor = x, y: Tensor = y) -> Tensor:
-                return lane_losses(functional_call(model, at, (x,)), y)[0]
-
-            _, image = jvp(grad(loss), (theta,), (tangent,))[:2]
-            out += len(y) / total * torch.cat([image[name].flatten() for name in theta])
+            with dual.level():
+                at = {
+                    name: dual.differentiable(value, part.view_as(value))
+                    for (name, value), part in zip(theta.items(), parts, strict=True)
+                }
+                loss = lane_losses(functional_call(model, at, (x,)), y)[0]
+                gradient = torch.autograd.grad(loss, list(at.values()))
+                image = [dual.tangent_of(value).flatten() for value in gradient]
+            out += len(y) / total * torch.cat(image)
         return out
 
     return product, sum(sizes)

@@ -5,11 +5,11 @@ linearised. Batch-norm runs in training mode; its running statistics follow the 
 out.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad
+from torch.func import functional_call
 
 from twophase.augmentation import AUGMENTATIONS
 from twophase.config import Setting
@@ -114,12 +114,12 @@ def update_map(setting: Setting, dataset: Dataset, seed: int) -> UpdateMap:
         if augment is not None:
             inputs = augment(inputs, len(dataset.input_shape) - 1, stream(seed, "augmentation", step))
 
-        def total_loss(theta: Mapping[str, Tensor]) -> Tensor:
-            # The sum's gradient with respect to a lane is that lane's own: no lane sees another.
-            return lane_losses(functional_call(model, dict(theta), (inputs,)), labels).sum()
-
         theta, moments = point
-        gradient: Parameters = grad(total_loss)(theta)
+        # As duals they are differentiable already, and have to stay what they are.
+        at = {name: value if value.requires_grad else value.detach().requires_grad_() for name, value in theta.items()}
+        # The sum's gradient with respect to a lane is that lane's own: no lane sees another.
+        loss = lane_losses(functional_call(model, at, (inputs,)), labels).sum()
+        gradient = dict(zip(at, torch.autograd.grad(loss, list(at.values())), strict=True))
         if setting.clip_norm:
             gradient = clipped(gradient, setting.clip_norm)
         return rule(theta, gradient, moments, rates, learning_rate(setting, step), step)

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 from samples import small_dataset, small_setting
-from torch.func import jvp
 
 from twophase import lanes
 from twophase.config import setting
 from twophase.data import DATA
-from twophase.growth import Window, agree, measure_growth
+from twophase.growth import Window, agree, linearised, measure_growth
 from twophase.perturb import gaussian
 from twophase.seeding import stream
 from twophase.training import LaneTrainer, initial_state, reference_order
@@ -156,7 +155,7 @@ def test_the_update_map_is_what_training_does_and_its_tangent_a_difference(model
             {q: {name: v + by * rest[q][name] for name, v in named.items()} for q, named in moments.items()},
         )
 
-    after, tangent = jvp(lambda z: update(z, 3), ((theta, moments),), ((unit, rest),))
+    after, tangent = linearised(update, (theta, moments), (unit, rest), 3)
     # No kink is crossed in the nearest 1e-7; the quotient's error is its square times a third derivative.
     ahead, behind = update(pushed(1e-7), 3)[0], update(pushed(-1e-7), 3)[0]
     for name in theta:
