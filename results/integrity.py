@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from results.commits import Commit, CommittedFile, live_commits, parse_commit
 from results.errors import StudyError
-from results.layout import StudyFolder
+from results.layout import StudyFolder, table_named
 from results.lease import live_holder
 from results.store import temporary_files, unnamed_files
 from results.tables import TABLES
@@ -132,8 +132,9 @@ def _parsed(data: bytes) -> pa.Table:
 
 
 def _require_schema(study: StudyFolder, table: str, found: pa.Schema) -> None:
-    """Refuses a schema that differs from the study's; leaves that a study grew later may be missing."""
-    optional = {column.name for column in study.setting_columns if column.fill is not None}
+    """Refuses a schema that differs from the study's; columns that were added later may be missing."""
+    columns = (*study.setting_columns, *table_named(table).columns)
+    optional = {column.name for column in columns if column.fill is not None}
     wanted = {field.name: field for field in study.schema(table)}
     problems = [f"no column {name!r}" for name in wanted if name not in found.names and name not in optional]
     for field in found:

@@ -82,7 +82,7 @@ def create(path: str | os.PathLike[str], *, study: str, setting_columns: Sequenc
 
 
 def _study(folder: StudyFolder) -> Study:
-    return Study(folder.path, folder.name, folder.setting_columns)
+    return Study(folder.path, folder.name, folder.setting_columns, folder.version)
 
 
 def _known(names: Iterable[str], known: Sequence[str]) -> list[str]:
@@ -119,7 +119,8 @@ def _read(
     if name == "trials":
         rows = trials_table(study, read_commits(study))
         return (rows if expression is None else rows.filter(expression)).select(needed)
-    fills = {column.name: column.fill for column in study.setting_columns if column.fill is not None}
+    columns = (*study.setting_columns, *table_named(name).columns)
+    fills = {column.name: column.fill for column in columns if column.fill is not None}
     # In old files a grown column is null until it is filled, so a filter on it must wait.
     late = not fills.keys().isdisjoint(tested)
     rows = _scan(study, name, needed, None if late else expression)

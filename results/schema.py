@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from results.errors import SchemaError
 
-VERSION = 1
+VERSION = 2
 """Version of the schema; a study written by a newer one is refused, an older one is read."""
 
 Value = str | int | float | bool
@@ -32,8 +32,8 @@ _INT64 = range(-(2**63), 2**63)
 class Column:
     """One column: its type is one of string, int, float, bool.
 
-    `fill` is for setting leaves that a later version added: the value that means the behaviour of before,
-    with which files lacking the column are read.
+    `fill` is for columns that a later version added: the value with which files lacking the column are read;
+    of a setting leaf, the value that means the behaviour of before.
     """
 
     name: str
@@ -46,7 +46,8 @@ class Column:
         if self.type not in ARROW_TYPES:
             raise SchemaError(f"column {self.name!r}: type must be one of {', '.join(ARROW_TYPES)}, got {self.type!r}")
         if self.fill is not None:
-            checked(self, self.fill, is_key=True)
+            # NaN is the fill of a measurement that was unknown before.
+            checked(self, self.fill, is_key=False)
 
 
 IDENTITY: dict[str, Column] = {

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from search_spaces.rules import MOST, count, distinct, known_word, positive, read_list, read_mapping
+from search_spaces.rules import MOST, count, distinct, known_word, positive, read_list, read_mapping, truth
+from twophase.alignment import check_alignable
 from twophase.chaos import INDICATORS
 from twophase.config import Protocol, Setting
 from twophase.errors import BadInput
@@ -81,9 +82,11 @@ class Chaos:
         """Hold fork and measure steps against a setting's end.
 
         Raises:
-            BadInput: One lies at or past it.
+            BadInput: One lies at or past it, or alignment is asked of a model whose symmetry isn't known.
         """
         end = setting.num_steps
+        if self.protocol.alignment:
+            check_alignable(setting)
         if self.window and setting.schedule in ENDS_AT_ZERO:
             raise BadInput(
                 f"chaos.window must go with a schedule that doesn't end at 0, got {self.window} with schedule "
@@ -155,6 +158,8 @@ def read_chaos(raw: Any) -> Chaos:
         protocol=Protocol(
             train_sample=count("chaos.train_sample", given.get("train_sample", Protocol.train_sample), least=1),
             path_points=count("chaos.path_points", given.get("path_points", Protocol.path_points), least=3, most=MOST),
+            alignment=truth("chaos.alignment", given.get("alignment", Protocol.alignment)),
+            sharpness=truth("chaos.sharpness", given.get("sharpness", Protocol.sharpness)),
         ),
     )
 

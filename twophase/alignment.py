@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from twophase import lanes
+from twophase.config import Setting
 from twophase.errors import BadInput
 from twophase.lanes import LaneState
 from twophase.models import LaneNetwork
@@ -154,23 +155,43 @@ SYMMETRIES: dict[str, Callable[[LaneNetwork], Symmetry]] = {"cnn": _cnn, "mlp": 
 """Model -> its symmetry."""
 
 
-def symmetry_of(model: str, network: LaneNetwork) -> Symmetry:
+EQUIVARIANT_NORMS = ("none", "batch", "layer")
+"""Normalisations that treat all units alike, so that renumbering goes through them; groups of units it would mix."""
+
+
+def check_alignable(setting: Setting) -> None:
+    """Hold a setting against what is known of symmetries.
+
+    Raises:
+        BadInput: That of its model isn't known, or its normalisation has none.
+    """
+    if setting.model not in SYMMETRIES:
+        known = ", ".join(sorted(SYMMETRIES))
+        raise BadInput(
+            f"chaos.alignment must go with a model whose symmetry is known ({known}), got model '{setting.model}'"
+        )
+    if setting.norm_layer not in EQUIVARIANT_NORMS:
+        raise BadInput(
+            f"chaos.alignment must go with a norm_layer that treats all units alike ({', '.join(EQUIVARIANT_NORMS)}), "
+            f"got '{setting.norm_layer}'"
+        )
+
+
+def symmetry_of(setting: Setting, network: LaneNetwork) -> Symmetry:
     """Find what of a network can be renumbered.
 
     Args:
-        model: Its name in `twophase.models.MODELS`.
+        setting: What it is.
         network: The network, of any number of lanes.
 
     Returns:
         Its symmetry.
 
     Raises:
-        BadInput: The symmetry of such models isn't known.
+        BadInput: As `check_alignable`.
     """
-    if model not in SYMMETRIES:
-        known = ", ".join(sorted(SYMMETRIES))
-        raise BadInput(f"alignment must be of a model whose symmetry is known ({known}), got model '{model}'")
-    return SYMMETRIES[model](network)
+    check_alignable(setting)
+    return SYMMETRIES[setting.model](network)
 
 
 def permuted(state: LaneState, symmetry: Symmetry, permutations: Permutations) -> LaneState:

@@ -1,7 +1,7 @@
 """Dual numbers: a tensor beside its derivative in one direction, carried along by torch's forward mode.
 
-With a gradient taken of dual parameters, the tangent of the gradient is a Hessian-vector product (Pearlmutter 1994). The
-same by `torch.func.jvp` takes three times as long on small networks.
+With a gradient taken of dual parameters, the tangent of the gradient is a Hessian-vector product (Pearlmutter 1994).
+The same by `torch.func.jvp` takes three times as long on small networks.
 """
 
 from contextlib import AbstractContextManager

@@ -100,7 +100,8 @@ def update_map(setting: Setting, dataset: Dataset, seed: int) -> UpdateMap:
         BadInput: The optimiser's rule is not known here.
     """
     if setting.optimizer not in RULES:
-        raise BadInput(f"growth needs an optimizer that it can linearise ({', '.join(RULES)}), got {setting.optimizer}")
+        known = ", ".join(sorted(RULES))
+        raise BadInput(f"growth must go with an optimizer whose rule it knows ({known}), got '{setting.optimizer}'")
     model = build_model(setting, dataset, seed=0).to(dataset.train_inputs.device, torch.float64).train()
     for module in model.modules():
         if isinstance(module, LaneBatchNorm):

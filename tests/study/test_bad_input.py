@@ -137,6 +137,13 @@ OVERRIDES = {
     "window under cosine": ("chaos.window=10", ["chaos.window", "schedule 'cosine'", "got 10", "'constant'"]),
     "window negative": ("chaos.window=-1", ["chaos.window", ">= 0", "-1"]),
     "gamma": ("gamma=0.5", ["gamma does not apply", "'cosine'", "0.5"]),
+    "alignment": ("chaos.alignment=maybe", ["chaos.alignment must be true or false", "'maybe'"]),
+    "sharpness": ("chaos.sharpness=1", ["chaos.sharpness must be true or false", "got 1"]),
+    "growth past the end": ("growth.window=61", ["growth.window (61)", "num_steps (60", "0 + 61 = 61"]),
+    "growth by default": ("growth.num_directions=1", ["growth.window (200)", "num_steps (60", "0 + 200 = 200"]),
+    "no directions of growth": ("growth.num_directions=0", ["growth.num_directions", ">= 1", "got 0"]),
+    "one magnitude of growth": ("growth.magnitudes=1e-6", ["growth.magnitudes must be a list", "1e-06"]),
+    "unknown in growth": ("growth.steps=5", ["unknown key 'growth.steps'", "growth.fork_steps"]),
     "value no YAML": ("lr=[", ["--set lr", "not YAML"]),
 }
 
@@ -176,6 +183,13 @@ FILES = {
         "name: a\nchaos: {window: 10, measure_steps: [end]}",
         ["chaos must have window or measure_steps", "10", "['end']"],
     ),
+    "growth late": (
+        "name: a\nbase: {num_steps: 50}\ngrowth: {fork_steps: [0, 45], window: 10}",
+        ["growth.fork_steps plus growth.window (10) must not pass num_steps (50", "got 45 + 10 = 55"],
+    ),
+    "burn-in": ("name: a\ngrowth: {window: 5, burn_in: 5}", ["growth.burn_in must be below growth.window (5)", "5"]),
+    "growth magnitudes near": ("name: a\ngrowth: {magnitudes: [2e-6, 1e-6]}", ["growth.magnitudes", "tenfold apart"]),
+    "growth magnitude tiny": ("name: a\ngrowth: {magnitudes: [1e-12, 1e-6]}", ["growth.magnitudes", ">= 1e-10"]),
     "holds itself": ("name: a\nbase: &b\n  self: *b", ["bad.yaml", "nor hold itself"]),
     "both": ("name: a\nsettings: [{lr: 0.1}]\naxes: {lr: [0.1, 0.2]}", ["lr", "settings[0]", "axes.lr"]),
     "same setting twice": ("name: a\nsettings: [{lr: 0.1}, {lr: 0.1}]", ["settings must differ", "0.1"]),

@@ -49,6 +49,18 @@ def loss_and_error(network, inputs, labels):
         return float(cross_entropy(logits, labels)), float((logits.argmax(1) != labels).double().mean())
 
 
+def features_of(network, inputs):
+    seen = []
+    hook = network.head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    network.eval()(inputs)
+    hook.remove()
+    return seen[0] - seen[0].mean(0)
+
+
+def gram_norm(features):
+    return float(torch.linalg.norm(features.T @ features))
+
+
 def barrier(heights):
     last = len(heights) - 1
     return max(h - ((1 - i / last) * heights[0] + i / last * heights[-1]) for i, h in enumerate(heights))
@@ -61,6 +73,7 @@ def naive_row(reference, child, data):
     test = [loss_and_error(point, data.test_inputs, data.test_labels) for point in points]
     with torch.no_grad():
         p, q = (net.eval()(data.test_inputs).softmax(1) for net in (reference, child))
+        x, y = (features_of(net, data.test_inputs) for net in (reference, child))
     heights = [loss for loss, _ in test]
     return {
         "distance": float((a - b).norm()),
@@ -71,6 +84,7 @@ def naive_row(reference, child, data):
         "barrier_over_max": max(h - max(heights[0], heights[-1]) for h in heights),
         "train_error_barrier": barrier([error for _, error in train]),
         "test_error_barrier": barrier([error for _, error in test]),
+        "angular_cka": math.acos(float(torch.linalg.norm(y.T @ x) ** 2 / gram_norm(x) / gram_norm(y))),
         "disagreement": sum(int(x.argmax() != y.argmax()) for x, y in zip(p, q, strict=True)) / len(p),
         "prediction_distance": sum(float((x - y).abs().sum()) / 2 for x, y in zip(p, q, strict=True)) / len(p),
     }
@@ -109,6 +123,7 @@ def test_rows_against_naive_formulas(measured, child):
     expected = naive_row(reference, networks[child], data)
     assert {name: row[name] for name in expected} == pytest.approx(expected, rel=NEAR, abs=NEAR)
     assert row["diverged"] is False
+    assert math.isnan(row["aligned_test_barrier"])
     # What is compared is not trivial.
     assert row["distance"] > 1e-3
     assert row["prediction_distance"] > 1e-4
@@ -290,7 +305,7 @@ def test_a_child_that_diverges_is_an_outcome():
     outcome = Experiment(Trial(setting, 0, Protocol(path_points=3)), todo, small_dataset()).run()
     (row,) = row_of(outcome, "chaos", wild)
     assert row["diverged"] is True
-    measures = [name for name in row if name.endswith("barrier")]
+    measures = [name for name in row if name.endswith("_barrier") and name != "aligned_test_barrier"]
     assert len(measures) == 4
     assert all(math.isnan(row[name]) for name in [*measures, "barrier_over_max", "disagreement"])
     for child in (tame, SENTINEL):

@@ -1,7 +1,7 @@
 """Growth rates against closed forms, the update map against torch's optimisers, and two activations told apart."""
 
 import math
-from dataclasses import astuple
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,10 @@ import torch
 from samples import small_dataset, small_setting
 
 from twophase import lanes
-from twophase.config import setting
+from twophase.children import growth_lane_steps
+from twophase.config import Protocol, Trial, setting
 from twophase.data import DATA
+from twophase.experiment import SENTINEL, Child, Experiment, Todo
 from twophase.growth import Window, agree, linearised, measure_growth
 from twophase.perturb import gaussian
 from twophase.seeding import stream
@@ -207,3 +209,29 @@ def test_growth_of_the_mnist1d_mlp(activation, tmp_path):
             else:
                 assert growth.amplification < 1
                 assert growth.jump > 3
+
+
+def test_rows_of_growth_leave_the_run_as_it_was():
+    point_setting, data = small_setting(num_steps=24, activation="gelu"), small_dataset()
+    child = Child(8, "gaussian", 1e-2)
+    protocol = Protocol(train_sample=32, path_points=3, growth_window=12, growth_burn_in=3)
+    plain = Todo({SENTINEL: (24,), child: (24,)})
+    grown = replace(plain, growth=frozenset({(8, 1), (0, 0), (8, 4)}))
+    alone, outcome = (Experiment(Trial(point_setting, 2, protocol), todo, data).run() for todo in (plain, grown))
+    # By text, which is the same for NaN as well.
+    assert repr(alone.rows["chaos"]) == repr(outcome.rows["chaos"])
+    assert alone.growth_rows == []
+    # Naive: from the state that a plain run of the reference has at step 8.
+    trainer = LaneTrainer(point_setting, data, lanes.take(initial_state(point_setting, data, 2), [0] * 4), seed=2)
+    trainer.advance(8, [reference_order(point_setting, 2)])
+    point = point_of(lanes.fork(trainer.state))
+    units = [gaussian(point[0], stream(2, "growth", 8, number)) for number in (1, 4)]
+    wanted = measure_growth(update_map(point_setting, data, 2), point, units, 8, Window(12, 3))
+    rows = outcome.growth_rows
+    assert [(row["fork_step"], row["direction"], row["window"]) for row in rows] == [(0, 0, 12), (8, 1, 12), (8, 4, 12)]
+    for row, growth in zip(rows[1:], wanted, strict=True):
+        seen = {name: row[name] for name in asdict(growth)}
+        assert seen == pytest.approx(asdict(growth), nan_ok=True, rel=1e-12)
+    spent = growth_lane_steps(1, 12) + growth_lane_steps(2, 12)
+    assert outcome.growth_lane_steps == spent == 12 * (4 + 3 * 4) + 12 * (7 + 3 * 4)
+    assert outcome.summary["lane_steps"] == alone.summary["lane_steps"] + spent

@@ -9,6 +9,7 @@ from samples import plain, small_dataset, small_setting
 
 from twophase import lanes
 from twophase.config import Protocol, Trial
+from twophase.experiment import Experiment, Todo
 from twophase.seeding import stream
 from twophase.sharpness import TOLERANCE, SharpnessProbe, stability_bound, top_eigenvalue
 from twophase.training import LaneTrainer, initial_state, reference_order
@@ -77,3 +78,19 @@ def test_the_bound_is_where_a_quadratic_becomes_unstable(optimizer, momentum):
         assert (max(abs(np.linalg.eigvals([x_row, [h, momentum]]))) < 1) == is_stable
     assert stability_bound("sgd", 0.0, 0.9) == math.inf
     assert math.isnan(stability_bound("adamw", 1e-3, 0.9))
+
+
+@pytest.mark.parametrize("is_wanted", [False, True])
+def test_the_learning_curve_has_it_where_asked(is_wanted):
+    setting, data = small_setting("cnn", num_steps=8), small_dataset()
+    trial = Trial(setting, 3, Protocol(train_sample=64, sharpness=is_wanted))
+    rows = Experiment(trial, Todo({}), data).run().rows["trajectory"]
+    assert [row["step"] for row in rows] == list(range(9))
+    bounds = [stability_bound("sgd", row["learning_rate"], 0.9) for row in rows]
+    assert [row["stability_bound"] for row in rows] == bounds
+    assert bounds[0] == pytest.approx(38.0)
+    assert bounds[-1] == math.inf
+    first = SharpnessProbe(trial, data).measure(initial_state(setting, data, 3), 0)
+    seen = [row["sharpness"] for row in rows]
+    assert seen[0] == (pytest.approx(first) if is_wanted else pytest.approx(math.nan, nan_ok=True))
+    assert all(math.isfinite(value) == is_wanted for value in seen)
