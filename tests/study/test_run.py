@@ -148,11 +148,12 @@ def test_an_extended_study_equals_one_run_at_once(whole, tmp_path):
     first = deepcopy(TINY)
     first["chaos"]["magnitudes"] = [1e-3]
     first["cone"]["steps"] = [0, 60]
+    first["growth"]["fork_steps"] = [40]
     study.launch(first, tmp_path)
     extended = study.launch(TINY, tmp_path)
     assert_equal_studies(whole, extended, but=["wall_seconds", "lane_steps", "lane_width"])
-    # Added kernel steps rewrite the one part that holds a trial's kernels.
-    assert len(results.read_commits(extended)) == 4 * (2 + 1)
+    # Added kernel steps rewrite the one part that holds a trial's kernels; added windows of growth are another part.
+    assert len(results.read_commits(extended)) == 4 * (2 + 1 + 2)
 
 
 def test_the_way_out_of_a_lost_file_leads_out(whole, tmp_path, in_process):
