@@ -20,7 +20,6 @@ from twophase.data import Dataset, stratified
 from twophase.evaluation import BATCH
 from twophase.lanes import LaneState
 from twophase.models import LaneNetwork
-from twophase.models.layers import LaneBatchNorm
 from twophase.seeding import stream
 from twophase.training import build_model, lane_losses
 
@@ -80,9 +79,7 @@ def hessian_product(
         The product on flat vectors, parameters in order of definition, and their number P.
     """
     model.train()
-    for module in model.modules():
-        if isinstance(module, LaneBatchNorm):
-            module.is_tracking = False
+    model.stop_tracking()
     theta = {name: value.detach() for name, value in model.named_parameters()}
     sizes = [value.numel() for value in theta.values()]
     # A last batch of one example has no variance.

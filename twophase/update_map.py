@@ -17,7 +17,6 @@ from twophase.data import Dataset
 from twophase.errors import BadInput
 from twophase.growth import Parameters, Point, UpdateMap
 from twophase.lanes import LaneState
-from twophase.models.layers import LaneBatchNorm
 from twophase.optimizers import Rates
 from twophase.seeding import stream
 from twophase.training import build_model, lane_losses, learning_rate, reference_order
@@ -103,9 +102,7 @@ def update_map(setting: Setting, dataset: Dataset, seed: int) -> UpdateMap:
         known = ", ".join(sorted(RULES))
         raise BadInput(f"growth must go with an optimizer whose rule it knows ({known}), got '{setting.optimizer}'")
     model = build_model(setting, dataset, seed=0).to(dataset.train_inputs.device, torch.float64).train()
-    for module in model.modules():
-        if isinstance(module, LaneBatchNorm):
-            module.is_tracking = False
+    model.stop_tracking()
     order, augment = reference_order(setting, seed), AUGMENTATIONS[setting.augmentation]
     rule, rates = RULES[setting.optimizer], setting.rates
 

@@ -82,10 +82,10 @@ def test_the_bound_is_where_a_quadratic_becomes_unstable(optimizer, momentum):
 
 @pytest.mark.parametrize("is_wanted", [False, True])
 def test_the_learning_curve_has_it_where_asked(is_wanted):
-    setting, data = small_setting("cnn", num_steps=8), small_dataset()
+    setting, data = small_setting("cnn", num_steps=4), small_dataset()
     trial = Trial(setting, 3, Protocol(train_sample=64, sharpness=is_wanted))
     rows = Experiment(trial, Todo({}), data).run().rows["trajectory"]
-    assert [row["step"] for row in rows] == list(range(9))
+    assert [row["step"] for row in rows] == list(range(5))
     bounds = [stability_bound("sgd", row["learning_rate"], 0.9) for row in rows]
     assert [row["stability_bound"] for row in rows] == bounds
     assert bounds[0] == pytest.approx(38.0)
