@@ -27,6 +27,7 @@ ONE_ROW_PER = {
     "path": "child, measure step and point of the straight line to it",
     "cone": "trial, kind of kernel and ordered pair of steps",
     "kernel": "trial, kind of kernel and step",
+    "growth": "trial, fork step and direction",
     "transitions": "setting, indicator, perturbation, magnitude and measure step",
 }
 

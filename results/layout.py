@@ -24,11 +24,12 @@ COMMITS_FOLDER = "_commits"
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """A study on the disk: its folder, its name, its setting leaves."""
+    """A study on the disk: its folder, its name, its setting leaves, its version of the schema."""
 
     path: Path
     name: str
     setting_columns: tuple[Column, ...]
+    version: int = VERSION
 
     @property
     def commits_path(self) -> Path:
@@ -78,7 +79,7 @@ def read_folder(path: str | os.PathLike[str]) -> StudyFolder:
                 f"study {path} has schema version {version}, newer than this program's {VERSION}; upgrade twophase"
             )
         columns = tuple(Column(**column) for column in content["setting_columns"])
-        return StudyFolder(path, str(content["study"]), columns)
+        return StudyFolder(path, str(content["study"]), columns, version)
     except (ValueError, TypeError, KeyError, SchemaError) as error:
         raise StudyError(
             f"{path / SCHEMA_FILE} is damaged: {error}; restore it, or choose another folder or --name"
@@ -107,6 +108,7 @@ def make_folder(path: str | os.PathLike[str], *, study: str, setting_columns: Se
     folder = StudyFolder(path, study, columns)
     try:
         path.mkdir(parents=True, exist_ok=True)
+        # Also where only the version is older: parts written from now on may have columns that it didn't know.
         if old != folder:
             content = {"version": VERSION, "study": study, "setting_columns": [asdict(column) for column in columns]}
             write_bytes(path / SCHEMA_FILE, json_bytes(content))

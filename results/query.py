@@ -82,7 +82,7 @@ def create(path: str | os.PathLike[str], *, study: str, setting_columns: Sequenc
 
 
 def _study(folder: StudyFolder) -> Study:
-    return Study(folder.path, folder.name, folder.setting_columns)
+    return Study(folder.path, folder.name, folder.setting_columns, folder.version)
 
 
 def _known(names: Iterable[str], known: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from results.errors import SchemaError
 
-VERSION = 1
+VERSION = 2
 """Version of the schema; a study written by a newer one is refused, an older one is read."""
 
 Value = str | int | float | bool
@@ -46,7 +46,8 @@ class Column:
         if self.type not in ARROW_TYPES:
             raise SchemaError(f"column {self.name!r}: type must be one of {', '.join(ARROW_TYPES)}, got {self.type!r}")
         if self.fill is not None:
-            checked(self, self.fill, is_key=True)
+            # NaN is the fill of a measurement that was unknown before.
+            checked(self, self.fill, is_key=False)
 
 
 IDENTITY: dict[str, Column] = {

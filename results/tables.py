@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from results.schema import Column, Table
 
 _PERTURBATION = Column("perturbation", "string", "", "what was done: kind(options); none: sentinel, order: control")
@@ -57,6 +59,14 @@ _TRAJECTORY = Table(
         Column("param_norm", "float", "1", "‖θ‖"),
         Column("learning_rate", "float", "1", "learning rate of the update that leaves this step"),
         Column("sharpness", "float", "1", "greatest eigenvalue of the Hessian of the training loss; NaN unless asked"),
+        Column(
+            "stability_bound",
+            "float",
+            "1",
+            "sharpness above which descent at this learning rate η diverges on a quadratic: 2 (1 + β) / η, over "
+            "1 + 2β with Nesterov's momentum; inf at η = 0, NaN for AdamW",
+            fill=math.nan,
+        ),
     ),
 )
 
@@ -81,6 +91,20 @@ _CHAOS = Table(
         Column("test_error_barrier", "float", "1", "greatest rise of the test error above the chord"),
         Column("disagreement", "float", "1", "share of test inputs with different argmax"),
         Column("prediction_distance", "float", "1", "mean total variation between predicted probabilities"),
+        Column(
+            "angular_cka",
+            "float",
+            "rad",
+            "angle arccos CKA between features that enter the head, on the test set; NaN where no head is known",
+            fill=math.nan,
+        ),
+        Column(
+            "aligned_test_barrier",
+            "float",
+            "nats",
+            "test barrier to the child with its units renumbered to match the reference's; NaN unless asked",
+            fill=math.nan,
+        ),
         Column("diverged", "bool", "", "a loss or parameter of the child is not finite"),
     ),
 )
@@ -127,6 +151,29 @@ _KERNEL_TABLE = Table(
     ),
 )
 
+_GROWTH = Table(
+    "growth",
+    ("fork_step", "direction"),
+    (
+        Column("fork_step", "int", "steps", "step of the reference at which the window begins"),
+        _DIRECTION,
+        Column("window", "int", "steps", "length of the window"),
+        Column("tangent_rate", "float", "1/step", "mean log growth per step of the tangent after the burn-in"),
+        Column("twin_rate_low", "float", "1/step", "the same of a renormalised twin at the smaller magnitude"),
+        Column("twin_rate_high", "float", "1/step", "the same of a renormalised twin at the larger magnitude"),
+        Column("growth_rate", "float", "1/step", "the tangent's rate if growth is exponential, else NaN"),
+        Column("is_exponential", "bool", "", "both twins agree with the tangent; if not there is no rate"),
+        Column("amplification", "float", "nats", "log growth of the tangent over the whole window"),
+        Column(
+            "waiting_steps",
+            "float",
+            "steps",
+            "steps until a free twin at the larger magnitude is ten times as far; inf: not in the window",
+        ),
+        Column("jump", "float", "nats", "greatest log growth of a renormalised twin in 10 steps"),
+    ),
+)
+
 _TRANSITIONS = Table(
     "transitions",
     ("indicator", "perturbation", "magnitude", "measure", "kernel"),
@@ -164,5 +211,6 @@ TABLES: dict[str, Table] = {
     "path": _PATH,
     "cone": _CONE,
     "kernel": _KERNEL_TABLE,
+    "growth": _GROWTH,
     "transitions": _TRANSITIONS,
 }

@@ -5,7 +5,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from search_spaces.rules import MOST, count, distinct, known_word, positive, read_list, read_mapping
+from search_spaces.rules import MOST, count, distinct, known_word, positive, read_list, read_mapping, truth
+from twophase.alignment import check_alignable
 from twophase.chaos import INDICATORS
 from twophase.config import MOST_EXAMPLES, Protocol, Setting
 from twophase.errors import BadInput
@@ -84,7 +85,7 @@ class Chaos:
         """Hold fork and measure steps against a setting's end, and perturbations against its model.
 
         Raises:
-            BadInput: One lies at or past it, or a perturbation doesn't go with its model.
+            BadInput: One lies at or past it, or a perturbation or alignment doesn't go with its model.
         """
         for kind in self.perturbations:
             check_setting(kind, setting)
@@ -93,6 +94,8 @@ class Chaos:
         num_children = each * len(self.fork_steps or DEFAULT_FORK_STEPS)
         if num_children > MOST:
             raise BadInput(f"chaos must make at most {MOST:,} children of a trial, got {num_children:,}; ask for fewer")
+        if self.protocol.alignment:
+            check_alignable(setting)
         if self.window and setting.schedule in ENDS_AT_ZERO:
             raise BadInput(
                 f"chaos.window must go with a schedule that doesn't end at 0, got {self.window} with schedule "
@@ -176,6 +179,8 @@ def read_chaos(raw: Any) -> Chaos:
                 "chaos.train_sample", given.get("train_sample", Protocol.train_sample), least=1, most=MOST_EXAMPLES
             ),
             path_points=count("chaos.path_points", given.get("path_points", Protocol.path_points), least=3, most=MOST),
+            alignment=truth("chaos.alignment", given.get("alignment", Protocol.alignment)),
+            sharpness=truth("chaos.sharpness", given.get("sharpness", Protocol.sharpness)),
         ),
     )
 

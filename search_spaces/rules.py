@@ -58,6 +58,13 @@ def known_word(what: str, value: Any, known: Iterable[str]) -> str:
     return value
 
 
+def truth(field: str, value: Any) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise BadInput(f"{field} must be true or false, got {value!r}")
+    return value
+
+
 def positive(field: str, value: Any) -> float:
     """A finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not (is_finite(value) and value > 0):

@@ -25,14 +25,17 @@ BLOCKS: dict[str, tuple[str, ...]] = {
         "primary",
         "path_points",
         "train_sample",
+        "alignment",
+        "sharpness",
     ),
     "chaos.primary": ("indicator", "threshold", "magnitude"),
     "cone": ("kernel", "probe_size", "probe_seed", "steps"),
     "cone.steps": ("num_log", "num_linear"),
+    "growth": ("fork_steps", "window", "burn_in", "num_directions", "magnitudes"),
     "training": ("lane_width", "snapshots"),
 }
 SETTINGS_PAGE = "docs/settings.md"
-TOP = ("name", "base", "settings", "axes", "seeds", "chaos", "cone", "training")
+TOP = ("name", "base", "settings", "axes", "seeds", "chaos", "cone", "growth", "training")
 
 
 def preset_names() -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from search_spaces.axes import axis_values
 from search_spaces.chaos_block import Chaos, caution, read_chaos
 from search_spaces.cone_block import Cone, read_cone
+from search_spaces.growth_block import Growth, read_growth
 from search_spaces.source import SETTINGS_PAGE, apply_overrides, read_source
 from search_spaces.training_block import Training, read_training
 from twophase.config import DEFAULTS, HEAD, LEAVES, MOST_SEED, Protocol, Setting, Trial, applies, coerce, setting
@@ -31,6 +32,7 @@ class Space:
         seeds: Replicate numbers.
         chaos: What is done to each reference.
         cone: Which of its kernels are taken.
+        growth: Where small perturbations of it are followed.
         training: What only cost depends on.
         axes: Names of the leaves that vary.
         source: The space as written, overrides laid over it, name and device filled in: `load` makes the same of it.
@@ -41,6 +43,7 @@ class Space:
     seeds: tuple[int, ...]
     chaos: Chaos
     cone: Cone
+    growth: Growth
     training: Training
     axes: tuple[str, ...]
     source: Mapping[str, Any] = field(compare=False)
@@ -53,7 +56,8 @@ class Space:
     @property
     def protocol(self) -> Protocol:
         """How its trials are measured."""
-        return replace(self.chaos.protocol, probe_size=self.cone.probe_size, probe_seed=self.cone.probe_seed)
+        probed = replace(self.chaos.protocol, probe_size=self.cone.probe_size, probe_seed=self.cone.probe_seed)
+        return self.growth.added_to(probed)
 
     def trials(self) -> list[Trial]:
         """All trials, setting by setting."""
@@ -83,10 +87,12 @@ def load(
     """
     raw = apply_overrides(read_source(source), overrides or {})
     chaos, cone = read_chaos(raw.get("chaos")), read_cone(raw.get("cone"))
+    growth = read_growth(raw.get("growth"))
     points = _points(raw, device)
     for point in points:
         chaos.check(point)
         cone.check(point)
+        growth.check(point)
     axes = _mapping(raw, "axes")
     varying = [leaf for leaf in LEAVES if len({getattr(point, leaf) for point in points}) > 1]
     called = _name(name if name is not None else raw.get("name"))
@@ -100,6 +106,7 @@ def load(
         seeds,
         chaos,
         cone,
+        growth,
         read_training(raw.get("training")),
         tuple(dict.fromkeys([*axes, *varying])),
         _written(raw, called, device),

@@ -19,7 +19,7 @@ import torch
 import twophase
 from study.planner import Job
 from study.worker import Place
-from twophase.children import lane_steps
+from twophase.children import total_lane_steps
 from twophase.errors import BadInput
 from twophase.exactness import MKL_MODE, MKL_VARIABLE
 
@@ -179,7 +179,7 @@ def _tune(jobs: list[Job], place: Place, workers: int | None, gpus_per_trial: fl
 
     # What Ray reports of single trials stands in our own progress line, commits and exit status.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    progress = Progress(len(jobs), sum(lane_steps(job.trial.setting, job.todo) for job in jobs))
+    progress = Progress(len(jobs), sum(total_lane_steps(job.trial, job.todo) for job in jobs))
     with (
         tempfile.TemporaryDirectory(prefix="twophase-ray-") as scratch,
         open(os.devnull, "w", encoding="utf-8") as nowhere,

@@ -9,12 +9,13 @@ from typing import Any
 
 from results import Commit
 from search_spaces import Space, Training
-from twophase.children import SENTINEL, Child, Todo, lane_steps
+from twophase.children import SENTINEL, Child, Todo, total_lane_steps
 from twophase.config import Protocol, Setting, Trial, digest
 from twophase.perturb import NONE
 
 Covers = dict[str, Any]
 Steps = dict[Child, set[int]]
+NOTHING = Todo({}, is_trajectory_wanted=False)
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Plan:
         pair_lane_steps: The same as independent pairs of trainings.
         todo_lane_steps: Cost of `jobs`.
         num_kernels: Kernels planned.
+        num_growths: Windows of growth planned, one per fork step and direction.
         num_rows: Rows planned over all tables.
     """
 
@@ -90,6 +92,7 @@ class Plan:
     pair_lane_steps: int = 0
     todo_lane_steps: int = 0
     num_kernels: int = 0
+    num_growths: int = 0
     num_rows: int = 0
 
 
@@ -100,6 +103,8 @@ def covers_of(todo: Todo) -> Covers:
         "measure_steps": [[*_child_json(child), sorted(steps)] for child, steps in sorted(todo.measure_steps.items())],
         "divergence": [_child_json(child) for child in sorted(todo.divergence)],
         "kernels": {kind: sorted(steps) for kind, steps in sorted(todo.kernel_steps.items())},
+        # Left out where there is none: the names of older parts depend on this.
+        **({"growth": [list(window) for window in sorted(todo.growth)]} if todo.growth else {}),
     }
 
 
@@ -111,6 +116,7 @@ def todo_of(covers: Mapping[str, Any]) -> Todo:
         covers["trajectory"],
         # Parts of a version that took no kernels don't mention them.
         {kind: tuple(steps) for kind, steps in covers.get("kernels", {}).items()},
+        frozenset((step, direction) for step, direction in covers.get("growth", [])),
     )
 
 
@@ -118,13 +124,16 @@ def parts_of(todo: Todo) -> dict[str, Todo]:
     """Split a todo into the parts that are stored by themselves, by name.
 
     A kind's kernels are always one part of one name: velocities depend on the checkpoint before, so that added steps
-    rewrite the rows of all. Other work has the name of what it covers: done again, it replaces itself. It comes last.
+    rewrite the rows of all. Other work has the name of what it covers: done again, it replaces itself. Growth is a part
+    of its own; the rest comes last.
     """
-    nothing = Todo({}, is_trajectory_wanted=False)
     kinds = sorted(todo.kernel_steps.items())
-    parts = {f"kernel-{kind}": replace(nothing, kernel_steps={kind: steps}) for kind, steps in kinds}
-    rows = replace(todo, kernel_steps={})
-    return parts if rows == nothing else {**parts, digest(covers_of(rows))[:8]: rows}
+    parts = {f"kernel-{kind}": replace(NOTHING, kernel_steps={kind: steps}) for kind, steps in kinds}
+    if todo.growth:
+        followed = replace(NOTHING, growth=todo.growth)
+        parts[f"growth-{digest(covers_of(followed))[:8]}"] = followed
+    rows = replace(todo, kernel_steps={}, growth=frozenset())
+    return parts if rows == NOTHING else {**parts, digest(covers_of(rows))[:8]: rows}
 
 
 def planned(space: Space, point: Setting) -> Todo:
@@ -132,7 +141,12 @@ def planned(space: Space, point: Setting) -> Todo:
     children = space.chaos.children(point)
     measured = sorted({step for steps in children.values() for step in steps})
     sentinel = {SENTINEL: tuple(measured)} if measured else {}
-    return Todo({**sentinel, **children}, frozenset(children), kernel_steps=space.cone.kernel_steps(point))
+    return Todo(
+        {**sentinel, **children},
+        frozenset(children),
+        kernel_steps=space.cone.kernel_steps(point),
+        growth=space.growth.windows(point),
+    )
 
 
 def make_plan(space: Space | Sequence[Space], commits: Iterable[Commit] = ()) -> Plan:
@@ -168,12 +182,14 @@ def _count(plan: Plan, trial: Trial, wanted: Todo, means: Training) -> None:
     steps, points = trial.setting.num_steps, trial.protocol.path_points
     plan.num_trials += 1
     plan.num_children += len(children)
-    plan.lane_steps += lane_steps(trial.setting, wanted, lane_width=means.lane_width)
+    plan.lane_steps += total_lane_steps(trial, wanted, lane_width=means.lane_width)
     plan.pair_lane_steps += 2 * steps * len(children)
     compared = sum(len(measured) for measured in wanted.measure_steps.values())
     plan.num_rows += compared * (1 + points) + len(children) * steps.bit_length() + steps.bit_length() + 8
     plan.num_kernels += sum(map(len, wanted.kernel_steps.values()))
     plan.num_rows += sum(len(taken) * (len(taken) + 1) for taken in wanted.kernel_steps.values())
+    plan.num_growths += len(wanted.growth)
+    plan.num_rows += len(wanted.growth)
 
 
 def _add(plan: Plan, job: Job, commits: list[Commit]) -> None:
@@ -191,26 +207,28 @@ def _add(plan: Plan, job: Job, commits: list[Commit]) -> None:
     generation = max((commit.generation for commit in commits), default=0)
     whole = _union([present, wanted])
     plan.jobs.append(replace(job, todo=missing, whole=whole, reference_digest=known, generation=generation))
-    plan.todo_lane_steps += lane_steps(job.trial.setting, missing, lane_width=job.means.lane_width)
+    plan.todo_lane_steps += total_lane_steps(job.trial, missing, lane_width=job.means.lane_width)
 
 
 def _union(todos: Iterable[Todo]) -> Todo:
     steps: Steps = {}
     divergence: set[Child] = set()
     kernels: dict[str, set[int]] = {}
-    has_trajectory = False
+    has_trajectory, growth = False, set[tuple[int, int]]()
     for todo in todos:
         for kind, taken in todo.kernel_steps.items():
             kernels.setdefault(kind, set()).update(taken)
         for child, measured in todo.measure_steps.items():
             steps.setdefault(child, set()).update(measured)
         divergence |= todo.divergence
+        growth |= todo.growth
         has_trajectory |= todo.is_trajectory_wanted
     return Todo(
         {child: tuple(sorted(s)) for child, s in steps.items()},
         frozenset(divergence),
         has_trajectory,
         {kind: tuple(sorted(taken)) for kind, taken in kernels.items()},
+        frozenset(growth),
     )
 
 
@@ -229,9 +247,8 @@ def _minus(wanted: Todo, parts: list[Todo]) -> Todo | None:
         for kind, taken in wanted.kernel_steps.items()
         if not set(taken) <= set(there.kernel_steps.get(kind, ()))
     }
-    if not steps and not needs_trajectory and not divergence and not kernels:
-        return None
-    return Todo(steps, divergence, needs_trajectory, kernels)
+    missing = Todo(steps, divergence, needs_trajectory, kernels, wanted.growth - there.growth)
+    return None if missing == NOTHING else missing
 
 
 def _child_json(child: Child) -> list[Any]:
@@ -242,4 +259,4 @@ def job_cost(job: Job) -> float:
     """A guess at relative time, for the order of jobs: lane-steps × batch × layers × width, convolutions dearer."""
     point = job.trial.setting
     positions = 1 if point.model == "mlp" else 16
-    return lane_steps(point, job.todo) * point.batch_size * point.depth * point.width * positions
+    return total_lane_steps(job.trial, job.todo) * point.batch_size * point.depth * point.width * positions

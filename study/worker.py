@@ -144,13 +144,18 @@ def _parts(todo: Todo, outcome: Outcome) -> list[Part]:
     summary = outcome.summary
     parts = []
     for name, covered in parts_of(todo).items():
-        rows, seconds = outcome.rows, 0.0
+        rows, seconds, spent = outcome.rows, 0.0, 0
         for kind in covered.kernel_steps:
             rows, seconds = outcome.kernel_rows[kind], outcome.kernel_seconds / len(outcome.kernel_rows)
-        parts.append(Part(name, covered, rows, {**summary, "wall_seconds": seconds, "lane_steps": 0}))
-    last = parts[-1]
-    seconds = last.summary["wall_seconds"] + summary["wall_seconds"] - outcome.kernel_seconds
-    parts[-1] = replace(last, summary={**summary, "wall_seconds": seconds})
+        if covered.growth:
+            rows, seconds = {"growth": outcome.growth_rows}, outcome.growth_seconds
+            spent = outcome.growth_lane_steps
+        parts.append(Part(name, covered, rows, {**summary, "wall_seconds": seconds, "lane_steps": spent}))
+    last = parts[-1].summary
+    training = summary["wall_seconds"] - outcome.kernel_seconds - outcome.growth_seconds
+    trained = summary["lane_steps"] - outcome.growth_lane_steps
+    costs = {"wall_seconds": last["wall_seconds"] + training, "lane_steps": last["lane_steps"] + trained}
+    parts[-1] = replace(parts[-1], summary={**summary, **costs})
     return parts
 
 

@@ -125,6 +125,38 @@ def prediction_distance(probabilities: Float[Tensor, "K N C"], of: int = 0) -> F
     return 0.5 * (exact - exact[of]).abs().sum(-1).mean(1)
 
 
+def angular_cka(features: Float[Tensor, "K N F"], of: int = 0) -> Float[Tensor, " K"]:
+    """Angle between the centred linear representations of a lane and of the reference, in radians.
+
+    arccos CKA with CKA = ‖YᵀX‖²_F / (‖XᵀX‖_F ‖YᵀY‖_F) for features X, Y whose means over the inputs are taken off: the
+    angle between the Gram matrices XXᵀ and YYᵀ (Kornblith et al. 2019, arXiv:1905.00414; as a metric: Williams et al.
+    2021, arXiv:2110.14739). It is 0 for features that differ by a rotation and a scale, π/2 at most. An arccos
+    near 1 has half the digits: angles below 1e-7 are rounding.
+
+    Args:
+        features: F features of N inputs for every lane.
+        of: The reference.
+
+    Returns:
+        The angles; NaN where a feature is not finite or none varies.
+    """
+    reference = _centred(features[of])
+    own = (reference.T @ reference).square().sum()
+    angles = []
+    for lane in features:
+        other = _centred(lane)
+        squares = (other.T @ reference).square().sum()
+        # The root of a square is exact: features of equal bits are at exactly 0.
+        cosine = squares / ((other.T @ other).square().sum() * own).sqrt()
+        angles.append(cosine.clamp(max=1.0).arccos())
+    return torch.stack(angles)
+
+
+def _centred(features: Float[Tensor, "N F"]) -> Float[Tensor, "N F"]:
+    exact = features.double()
+    return exact - exact.mean(0)
+
+
 def _nan_where_unknown(values: Tensor, probabilities: Tensor, of: int) -> Tensor:
     is_unknown = probabilities.isnan().flatten(1).any(1)
     return values.masked_fill(is_unknown | is_unknown[of], float("nan"))

@@ -4,9 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from twophase.config import Setting
+from twophase.config import Setting, Trial
 from twophase.lanes import MIN_LANES
 from twophase.perturb import NONE, ORDER
+
+TANGENT_LANES = 3
+"""Lanes that a tangent counts as."""
 
 MIN_WIDTH = MIN_LANES
 """Least width of a group: the reference, a sentinel, and two children."""
@@ -34,12 +37,14 @@ class Todo:
         divergence: Children whose distance is to be followed.
         is_trajectory_wanted: Whether the reference's learning curve is.
         kernel_steps: Kind of kernel -> steps at which the reference's is taken.
+        growth: (fork step, direction) of each window over which growth is followed.
     """
 
     measure_steps: Mapping[Child, tuple[int, ...]]
     divergence: frozenset[Child] = frozenset()
     is_trajectory_wanted: bool = True
     kernel_steps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    growth: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def perturbed(self) -> list[Child]:
@@ -59,7 +64,13 @@ class Todo:
     def first_step(self, num_steps: int) -> int:
         """The earliest step of the reference that is needed."""
         probed = [step for taken in self.kernel_steps.values() for step in taken]
-        return 0 if self.is_trajectory_wanted else min([num_steps, *self.fork_steps, *probed])
+        grown = [step for step, _ in self.growth]
+        return 0 if self.is_trajectory_wanted else min([num_steps, *self.fork_steps, *probed, *grown])
+
+    @property
+    def growth_directions(self) -> dict[int, list[int]]:
+        """Fork step -> directions whose growth is followed from there, ascending."""
+        return {step: sorted(d for s, d in self.growth if s == step) for step in sorted({s for s, _ in self.growth})}
 
 
 def trajectory_steps(num_steps: int) -> list[int]:
@@ -77,6 +88,7 @@ def divergence_steps(fork_step: int, num_steps: int) -> list[int]:
 def event_steps(todo: Todo, num_steps: int) -> set[int]:
     """Steps at which something of a todo happens."""
     steps = {num_steps, *(step for taken in todo.kernel_steps.values() for step in taken)}
+    steps |= {step for step, _ in todo.growth}
     for child, measured in todo.measure_steps.items():
         steps |= {child.fork_step, *measured}
     for child in todo.divergence:
@@ -131,8 +143,26 @@ def chunks(children: Sequence[Child], most: int) -> list[list[Child]]:
     return [list(children[start:stop]) for start, stop in pairwise(bounds)]
 
 
+def total_lane_steps(trial: Trial, todo: Todo, *, lane_width: int = 0, start: int = 0) -> int:
+    """Lane-steps that a todo trains, windows of growth included; see `lane_steps` and `growth_lane_steps`."""
+    window = trial.protocol.growth_window
+    followed = sum(growth_lane_steps(len(found), window) for found in todo.growth_directions.values())
+    return lane_steps(trial.setting, todo, lane_width=lane_width, start=start) + followed
+
+
+def growth_lane_steps(num_directions: int, window: int) -> int:
+    """Lane-steps of following growth in several directions from one fork step.
+
+    A reference and three twins per direction; and a tangent per direction, which counts as three lanes: a gradient and
+    its derivative take about three times as long as a gradient. Neither batch has fewer than four lanes. That all is
+    in float64, which on a CPU takes about twice as long, isn't counted.
+    """
+    twins = max(MIN_LANES, 1 + 3 * num_directions)
+    return window * (twins + TANGENT_LANES * max(MIN_LANES, num_directions))
+
+
 def lane_steps(setting: Setting, todo: Todo, *, lane_width: int = 0, start: int = 0) -> int:
-    """Lane-steps that a todo trains, exactly as the experiment counts them.
+    """Lane-steps of reference, children and controls, exactly as the experiment counts them.
 
     Args:
         setting: What is trained.

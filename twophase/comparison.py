@@ -1,8 +1,11 @@
 """Children against their reference, at one step: the rows of `chaos` and `path`."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
+
+import torch
 
 from twophase import chaos, lanes
 from twophase.evaluation import Evaluator
@@ -10,10 +13,12 @@ from twophase.lanes import LaneState
 from twophase.perturb import Dose
 
 Row = dict[str, Any]
+Align = Callable[[LaneState, int], LaneState]
+"""(state, lane of a child) -> two lanes, the reference and the child with its units renumbered to match."""
 
 
 def compare(
-    state: LaneState, evaluator: Evaluator, doses: Sequence[Dose], num_points: int
+    state: LaneState, evaluator: Evaluator, doses: Sequence[Dose], num_points: int, align: Align | None = None
 ) -> tuple[list[Row], list[list[Row]]]:
     """Compare every lane with lane 0, in parameters, in predictions and along the straight path between the two.
 
@@ -22,6 +27,7 @@ def compare(
         evaluator: The trial's.
         doses: What each child was given.
         num_points: Points of a path, ends included.
+        align: Puts the reference beside a renumbered child, where barriers are wanted so as well.
 
     Returns:
         Per child a row of measurements, and a list of the path's rows; both without keys.
@@ -29,7 +35,9 @@ def compare(
     apart, cosine = chaos.distance(state), chaos.cosine_dissimilarity(state)
     size, finite = chaos.parameter_norm(state), lanes.is_finite(state)
     own = evaluator.scores(state, recompute=False)
-    probabilities = evaluator.test_probabilities(state)
+    probabilities, features = evaluator.test_outputs(state)
+    unknown = torch.full_like(apart, torch.nan)
+    angles = unknown if features is None else chaos.angular_cka(features)
     differing, variation = chaos.disagreement(probabilities), chaos.prediction_distance(probabilities)
     rows, paths = [], []
     for lane, dose in enumerate(doses, start=1):
@@ -43,11 +51,21 @@ def compare(
                 **barriers(points),
                 "disagreement": float(differing[lane]),
                 "prediction_distance": float(variation[lane]),
+                "angular_cka": float(angles[lane]),
+                "aligned_test_barrier": aligned_barrier(state, lane, evaluator, num_points, align),
                 "diverged": not (bool(finite[lane]) and has_loss),
             }
         )
         paths.append(points)
     return rows, paths
+
+
+def aligned_barrier(state: LaneState, lane: int, evaluator: Evaluator, num_points: int, align: Align | None) -> float:
+    """Test barrier to a child renumbered to match lane 0; NaN if that isn't wanted, or a weight isn't finite."""
+    if align is None or not bool(lanes.is_finite(lanes.take(state, [0, lane])).all()):
+        return math.nan
+    points = path(align(state, lane), 1, evaluator, num_points)
+    return float(barriers(points)["test_barrier"])
 
 
 def distances(moved: float, size: float) -> Row:

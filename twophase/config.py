@@ -324,14 +324,26 @@ class Protocol:
         path_points: Points on the straight line between child and reference, ends included.
         probe_size: Training inputs that kernels are computed on.
         probe_seed: Seed of their choice, and of random projections.
+        alignment: Whether barriers are measured once more with the child's units renumbered to match the reference's.
+        sharpness: Whether the learning curve has the sharpness of the reference.
+        growth_window: Steps over which growth is followed.
+        growth_burn_in: Steps of it before growth counts towards a rate.
+        growth_low: Smaller magnitude of a twin, relative to the parameters.
+        growth_high: Larger magnitude.
     """
 
     train_sample: int = 2048
     path_points: int = 11
     probe_size: int = 128
     probe_seed: int = 0
+    alignment: bool = False
+    sharpness: bool = False
+    growth_window: int = 200
+    growth_burn_in: int = 50
+    growth_low: float = 1e-6
+    growth_high: float = 1e-4
 
-    def identity(self) -> dict[str, int]:
+    def identity(self) -> dict[str, Value]:
         """What enters the hash: what was added later only at another value than its default."""
         values, default = asdict(self), asdict(Protocol())
         return {k: v for k, v in values.items() if k in ("train_sample", "path_points") or v != default[k]}

@@ -65,11 +65,21 @@ class Evaluator:
         return Scores(train_loss[:kept], train_error[:kept], test_loss[:kept], test_error[:kept])
 
     @torch.no_grad()
-    def test_probabilities(self, state: LaneState) -> Float[Tensor, "K N C"]:
-        """Predicted probabilities on the test set, each lane with its own running statistics."""
+    def test_outputs(self, state: LaneState) -> tuple[Float[Tensor, "K N C"], Float[Tensor, "K N F"] | None]:
+        """Predictions on the test set, each lane with its own running statistics.
+
+        Returns:
+            Probabilities, and the features that enter the head; None where a network has no module of that name.
+        """
         model = self._load(state).eval()
+        seen: list[Tensor] = []
+        head = getattr(model, "head", None)
+        hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) if head is not None else None
         parts = [model(inputs).softmax(-1) for inputs in torch.split(self._test[0], BATCH)]
-        return torch.cat(parts, 1)[: state.num_lanes]
+        if hook is not None:
+            hook.remove()
+        kept = state.num_lanes
+        return torch.cat(parts, 1)[:kept], torch.cat(seen, 1)[:kept] if seen else None
 
     def recomputed(self, state: LaneState) -> LaneState:
         """Copy lanes with their batch-norm statistics recomputed on the train sample, as on a path."""

@@ -8,10 +8,12 @@ minibatches and train in batches of their own, step by step beside the first gro
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, field, replace
+from functools import partial
 
 import torch
 
 from twophase import chaos, lanes
+from twophase.alignment import align, symmetry_of
 from twophase.batch import ChildBatch, ControlBatch
 from twophase.checkpoint import Checkpoint
 from twophase.children import (
@@ -21,18 +23,20 @@ from twophase.children import (
     chunks,
     divergence_steps,
     event_steps,
-    lane_steps,
     least_lanes,
     split,
+    total_lane_steps,
     trajectory_steps,
 )
-from twophase.comparison import Row, compare, distances
+from twophase.comparison import Align, Row, compare, distances
 from twophase.config import Trial
 from twophase.data import Dataset
 from twophase.evaluation import Evaluator
+from twophase.growth_probe import GrowthProbe
 from twophase.lanes import LaneState
 from twophase.perturb import NO_DOSE, NONE, ORDER, Dose, perturb
 from twophase.probe import KernelProbe
+from twophase.sharpness import SharpnessProbe, stability_bound
 from twophase.snapshot import Snapshots
 from twophase.subject import Subject
 from twophase.training import (
@@ -40,6 +44,7 @@ from twophase.training import (
     TRAINERS,
     MinibatchOrder,
     Trainer,
+    build_model,
     control_order,
     initial_state,
     learning_rate,
@@ -57,12 +62,18 @@ class Outcome:
         rows: Table -> rows without keys.
         kernel_rows: Kind of kernel -> table -> rows without keys.
         kernel_seconds: Share of the wall time that kernels took.
+        growth_rows: Rows of `growth` without keys.
+        growth_seconds: Share of the wall time that they took.
+        growth_lane_steps: Their share of the lane-steps.
         summary: What the `trials` row is made of.
     """
 
     rows: dict[str, list[Row]] = field(default_factory=dict)
     kernel_rows: dict[str, dict[str, list[Row]]] = field(default_factory=dict)
     kernel_seconds: float = 0.0
+    growth_rows: list[Row] = field(default_factory=list)
+    growth_seconds: float = 0.0
+    growth_lane_steps: int = 0
     summary: Row = field(default_factory=dict)
 
 
@@ -114,13 +125,16 @@ class Experiment:
         self._snapshots, self._subject = snapshots, Subject(setting, data, trial.seed)
         self._evaluator = Evaluator(trial, data)
         self._probe = KernelProbe(trial, data, self._evaluator, todo.kernel_steps)
+        self._growth = GrowthProbe(trial, data, todo.growth_directions)
+        self._sharpness = SharpnessProbe(trial, data) if trial.protocol.sharpness else None
+        self._align = self._aligner(dataset) if trial.protocol.alignment else None
         self._parts, self._part = split(todo, lane_width), todo
         self._least, self._capacity = least_lanes(setting, lane_width), lane_width or len(todo.controls)
         self._least_controls = 1 if setting.engine == "loop" else self._least
         self._order = reference_order(setting, trial.seed)
         self._start, self._reference = self._begin(dataset)
         self._began, self._seconds_before = 0.0, 0.0
-        self.total_lane_steps = lane_steps(setting, todo, lane_width=lane_width, start=self._start)
+        self.total_lane_steps = total_lane_steps(trial, todo, lane_width=lane_width, start=self._start)
         self._running: ChildBatch | None = None
         self._controls: list[ControlBatch] = []
         # References from which later groups begin.
@@ -133,6 +147,11 @@ class Experiment:
         self._lane_width, self._finished = 0, 0
         self._rows: dict[str, list[Row]] = {name: [] for name in ("trajectory", "chaos", "divergence", "path")}
 
+    def _aligner(self, dataset: Dataset) -> Align:
+        setting = self._trial.setting
+        symmetry = symmetry_of(setting, build_model(setting, dataset, seed=0))
+        return partial(align, symmetry=symmetry, seed=self._seed)
+
     def _begin(self, dataset: Dataset) -> tuple[int, LaneState]:
         """The step to begin at and the reference there: the start, or the latest snapshot before all that is wanted."""
         start = initial_state(self._trial.setting, dataset, self._seed)
@@ -144,7 +163,7 @@ class Experiment:
     @property
     def lane_steps(self) -> int:
         """Lane-steps done so far."""
-        return self._finished + sum(trainer.lane_steps for trainer in self._trainers())
+        return self._finished + self._growth.lane_steps + sum(trainer.lane_steps for trainer in self._trainers())
 
     @property
     def _batch(self) -> ChildBatch:
@@ -205,6 +224,7 @@ class Experiment:
             "trial": [self._is_sentinel_exact, self._sentinel_distance, self._lane_width],
             "sizes": list(self._sizes.items()),
             "rows": self._rows,
+            "growth": self._growth.checkpoint(),
             "lane_steps": self.lane_steps,
             "seconds": self.seconds,
         }
@@ -223,7 +243,8 @@ class Experiment:
         self._doses = {Child(*child): Dose(*dose) for child, dose in note["doses"]}
         self._is_sentinel_exact, self._sentinel_distance, self._lane_width = note["trial"]
         self._sizes = dict(map(tuple, note["sizes"]))
-        self._finished, self._seconds_before = note["lane_steps"], note["seconds"]
+        self._growth.resume(note["growth"])
+        self._finished, self._seconds_before = note["lane_steps"] - self._growth.lane_steps, note["seconds"]
         self._part = self._parts[len(self._digests)]
         batch = ChildBatch(self._trainer(states["batch"], note["step"]), self._order, self._least)
         batch.children = [Child(*child) for child in note["children"]]
@@ -256,7 +277,7 @@ class Experiment:
         self._is_sentinel_exact &= batch.is_sentinel_exact and self._digests[-1] == self._digests[0]
         self._sentinel_distance = max(self._sentinel_distance, batch.sentinel_distance)
         self._lane_width = max(self._lane_width, batch.lane_width)
-        self._finished = self.lane_steps
+        self._finished += sum(trainer.lane_steps for trainer in self._trainers())
         self._controls = []
         self._running = None
 
@@ -296,6 +317,7 @@ class Experiment:
         if self._todo.is_trajectory_wanted and step in trajectory_steps(self._trial.setting.num_steps):
             self._record_trajectory(state, step)
         self._probe.visit(state, step)
+        self._growth.visit(state, step)
         if step in self._kept_steps:
             self._kept[step] = lanes.fork(state)
         if self._snapshots and step in self._todo.fork_steps:
@@ -339,6 +361,7 @@ class Experiment:
     def _record_trajectory(self, state: LaneState, step: int) -> None:
         reference = lanes.fork(state)
         scores = self._evaluator.scores(reference, recompute=False)
+        setting, rate = self._trial.setting, learning_rate(self._trial.setting, step)
         self._rows["trajectory"].append(
             {
                 "step": step,
@@ -346,8 +369,9 @@ class Experiment:
                 "test_loss": float(scores.test_loss[0]),
                 "test_accuracy": 1.0 - float(scores.test_error[0]),
                 "param_norm": float(chaos.parameter_norm(reference)[0]),
-                "learning_rate": learning_rate(self._trial.setting, step),
-                "sharpness": float("nan"),
+                "learning_rate": rate,
+                "sharpness": self._sharpness.measure(reference, step) if self._sharpness else float("nan"),
+                "stability_bound": stability_bound(setting.optimizer, rate, setting.momentum),
             }
         )
 
@@ -365,7 +389,7 @@ class Experiment:
             return
         few = lanes.take(state, [0, *(index[child] for child in measured)])
         doses = [self._doses.get(child, NO_DOSE) for child in measured]
-        rows, paths = compare(few, self._evaluator, doses, self._trial.protocol.path_points)
+        rows, paths = compare(few, self._evaluator, doses, self._trial.protocol.path_points, self._align)
         self._sizes[step] = float(chaos.parameter_norm(few)[0])
         for child, row, path in zip(measured, rows, paths, strict=True):
             keys = {**_child_keys(child), "measure_step": step}
@@ -392,7 +416,15 @@ class Experiment:
             "reference_digest": digest,
         }
         kernel_rows = {kind: self._probe.rows(kind) for kind in self._todo.kernel_steps}
-        return Outcome(self._rows, kernel_rows, self._probe.seconds, summary)
+        return Outcome(
+            self._rows,
+            kernel_rows,
+            self._probe.seconds,
+            self._growth.rows,
+            self._growth.seconds,
+            self._growth.lane_steps,
+            summary,
+        )
 
 
 def _repeat(state: LaneState, copies: int) -> LaneState:

@@ -7,7 +7,7 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sample_study import SETTING_COLUMNS, TRIAL, keys_of, rows_of
+from sample_study import SETTING_COLUMNS, TRIAL, Writer, keys_of, rows_of
 
 import results
 from results import Column, Finding
@@ -32,6 +32,17 @@ def whole(study, write, lease):
 
 
 @pytest.fixture
+def lease_again(whole):
+    """Writes to the whole study under another lease."""
+
+    def write(*part, **changes):
+        with results.Lease.acquire(whole.path) as lease:
+            Writer(whole, lease.id)(*part, **changes)
+
+    return write
+
+
+@pytest.fixture
 def data_file(whole):
     return whole.path / "kernel" / "t0-a.parquet"
 
@@ -41,23 +52,23 @@ def only(study):
     return finding
 
 
-def edit_commit(study, **changes):
-    path = study.path / "_commits" / "t0-a.json"
+def edit_commit(study, part="a", **changes):
+    path = study.path / "_commits" / f"t0-{part}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def edit_file(study, edit):
-    """Rewrites the kernel file by `edit` and lets its commit vouch for the result."""
-    path = study.path / "kernel" / "t0-a.parquet"
+def edit_file(study, edit, table="kernel", part="a"):
+    """Rewrites a file by `edit` and lets its commit vouch for the result."""
+    path = study.path / table / f"t0-{part}.parquet"
     sink = io.BytesIO()
     pq.write_table(edit(pq.read_table(path)), sink)
     data = sink.getvalue()
     path.write_bytes(data)
-    files = json.loads((study.path / "_commits" / "t0-a.json").read_text())["files"]
+    files = json.loads((study.path / "_commits" / f"t0-{part}.json").read_text())["files"]
     for file in files:
-        if file["table"] == "kernel":
+        if file["table"] == table:
             file.update(sha256=hashlib.sha256(data).hexdigest(), num_bytes=len(data))
-    edit_commit(study, files=files)
+    edit_commit(study, part, files=files)
 
 
 def whole_numbers(table):
@@ -240,3 +251,29 @@ def test_any_single_damage_is_found_and_none_crashes(whole):
             assert results.check(whole)
         path.write_bytes(data)
     assert results.check(whole) == []
+
+
+def test_parts_of_an_older_schema_are_read_with_nan_and_are_whole(whole, lease_again):
+    """Columns added since are missing in parts that were there before: their values were not known."""
+    added = {"angular_cka", "aligned_test_barrier"}
+    path = whole.path / "chaos" / "t0-b.parquet"
+    rows = pq.read_table(path).drop_columns(sorted(added))
+    edit_file(whole, lambda _: rows, table="chaos", part="b")
+    assert results.check(whole) == []
+    lease_again("d", {"chaos": rows_of("chaos", first=7, count=1, reference_digest="d0")}, trial_key="t1")
+    assert results.check(whole) == []
+    chaos = whole.table("chaos")
+    is_old = chaos.trial_key == "t0"
+    assert is_old.sum() == 4
+    for name in added:
+        assert chaos.loc[is_old, name].isna().all()
+        assert chaos.loc[~is_old, name].notna().all()
+        assert len(whole.table("chaos", filters=[(name, ">", 0)])) == 1
+
+
+def test_a_study_of_an_older_schema_takes_on_the_new_version(whole):
+    path = whole.path / "_schema.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 1}))
+    assert results.open(whole.path).version == 1
+    results.create(whole.path, study="sample", setting_columns=SETTING_COLUMNS)
+    assert json.loads(path.read_text())["version"] == results.VERSION == 2

@@ -58,6 +58,7 @@ def test_contract_names():
         "path": (*child, "measure_step", "alpha"),
         "cone": ("trial_key", "kernel", "step_i", "step_j"),
         "kernel": ("trial_key", "kernel", "step"),
+        "growth": ("trial_key", "fork_step", "direction"),
         "transitions": ("setting_key", "indicator", "perturbation", "magnitude", "measure", "kernel"),
     }
 

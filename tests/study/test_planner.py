@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import search_spaces
-from study.planner import Job, covers_of, lane_steps, make_plan, parts_of, planned, todo_of
+from study.planner import Job, covers_of, make_plan, parts_of, planned, todo_of
 from study.worker import cache_folder
+from twophase.children import total_lane_steps
 from twophase.data import DATA
 from twophase.experiment import SENTINEL, Child, Experiment, Todo
 
@@ -18,8 +19,9 @@ BASE = {"data": "digits", "num_steps": 30, "num_train": 200, "num_test": 50, "de
 CHAOS = {"fork_steps": [0, 10], "magnitudes": [1e-2], "num_directions": 2, "train_sample": 100}
 
 
-def space(seeds=2, base=None, **chaos):
-    return search_spaces.load({"name": "s", "base": base or BASE, "seeds": seeds, "chaos": {**CHAOS, **chaos}})
+def space(seeds=2, base=None, growth=None, **chaos):
+    blocks = {"chaos": {**CHAOS, **chaos}, **({"growth": {"window": 4, **growth}} if growth else {})}
+    return search_spaces.load({"name": "s", "base": base or BASE, "seeds": seeds, **blocks})
 
 
 def commit(job, status="ok", generation=0):
@@ -165,6 +167,8 @@ def test_trial_keys_depend_on_seed_protocol_and_setting():
         {"controls": 6, "num_directions": 1},
         {"num_directions": 5, "magnitudes": [1e-2, 1e-3]},
         {"measure_steps": [5], "fork_steps": [0, 10]},
+        {"growth": {"fork_steps": [0, 7, 26], "num_directions": 2}},
+        {"growth": {"fork_steps": [3], "num_directions": 5, "window": 10}},
     ],
     ids=str,
 )
@@ -174,11 +178,39 @@ def test_lane_steps_are_what_an_experiment_counts(chaos):
     dataset = DATA[point.data].load(point.num_train, point.num_test, point.data_seed, Path(cache_folder()))
     experiment = Experiment(job.trial, job.todo, dataset, torch.device("cpu"))
     outcome = experiment.run()
-    assert experiment.lane_steps == outcome.summary["lane_steps"] == lane_steps(point, job.todo)
+    assert experiment.lane_steps == outcome.summary["lane_steps"] == total_lane_steps(job.trial, job.todo)
+
+
+def test_more_growth_plans_the_new_windows_only():
+    asked = {"fork_steps": [0, 10], "num_directions": 1}
+    first = done(space(seeds=1, growth=asked))
+    assert make_plan(space(seeds=1, growth=asked), first).jobs == []
+    (job,) = make_plan(space(seeds=1, growth={"fork_steps": [0, 20], "num_directions": 2}), first).jobs
+    assert job.todo.growth == {(0, 1), (20, 0), (20, 1)}
+    assert (job.todo.measure_steps, job.todo.is_trajectory_wanted) == ({}, False)
+    assert job.whole.growth == {(0, 0), (0, 1), (10, 0), (20, 0), (20, 1)}
+    # It is a part of its own, of another name than what was there.
+    (name,) = parts_of(job.todo)
+    (before,) = make_plan(space(seeds=1, growth=asked)).jobs
+    assert name.startswith("growth-")
+    assert name not in parts_of(before.todo)
+    assert next(iter(parts_of(before.todo))).partition("-")[0] == "growth"
+
+
+def test_growth_does_not_change_what_other_parts_are_called():
+    long = {**BASE, "num_steps": 300}
+    (plain,) = make_plan(space(seeds=1, base=long)).jobs
+    (grown,) = make_plan(space(seeds=1, base=long, growth={"window": 200})).jobs
+    (shorter,) = make_plan(space(seeds=1, base=long, growth={"window": 100})).jobs
+    assert set(parts_of(plain.todo)) < set(parts_of(grown.todo))
+    # The default window leaves the trial what it was; another makes another trial.
+    assert plain.trial.key == grown.trial.key != shorter.trial.key
 
 
 def test_covers_and_jobs_round_trip_through_json():
-    for job in make_plan(space(measure_steps=["end", "+3"], magnitudes=[1e-2, 1 / 3])).jobs:
+    grown = {"num_directions": 2}
+    for job in make_plan(space(measure_steps=["end", "+3"], magnitudes=[1e-2, 1 / 3], growth=grown)).jobs:
+        assert job.todo.growth
         assert todo_of(json.loads(json.dumps(covers_of(job.todo)))) == job.todo
         assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
 

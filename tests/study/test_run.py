@@ -17,7 +17,7 @@ from study import cli, driver
 
 from .conftest import TINY
 
-TABLES = ("trials", "trajectory", "chaos", "divergence", "path", "cone", "kernel", "transitions")
+TABLES = ("trials", "trajectory", "chaos", "divergence", "path", "cone", "kernel", "growth", "transitions")
 
 
 def assert_equal_studies(left, right, but):
@@ -39,14 +39,17 @@ def test_every_table_reads_plainly(whole):
 
 COLUMNS = {
     "trials": "status error is_sentinel_exact wall_seconds lane_steps lane_width test_loss test_accuracy",
-    "trajectory": "step train_loss test_loss test_accuracy param_norm learning_rate",
+    "trajectory": "step train_loss test_loss test_accuracy param_norm learning_rate sharpness stability_bound",
     "chaos": "perturbation fork_step magnitude direction measure_step reference_digest noise_norm layer_noise_min "
     "layer_noise_max changed_fraction distance relative_distance cosine_dissimilarity train_barrier test_barrier "
-    "barrier_over_max train_error_barrier test_error_barrier disagreement prediction_distance diverged",
+    "barrier_over_max train_error_barrier test_error_barrier disagreement prediction_distance angular_cka "
+    "aligned_test_barrier diverged",
     "divergence": "perturbation fork_step magnitude direction step distance",
     "path": "perturbation fork_step magnitude direction measure_step alpha train_loss test_loss train_error test_error",
     "cone": "kernel step_i step_j inner_product kernel_distance",
     "kernel": "kernel step norm trace effective_rank alignment velocity",
+    "growth": "fork_step direction window tangent_rate twin_rate_low twin_rate_high growth_rate is_exponential "
+    "amplification waiting_steps jump",
     "transitions": "indicator perturbation magnitude measure kernel transition_step ci_low ci_high verdict threshold "
     "is_primary num_seeds method",
 }
@@ -145,11 +148,12 @@ def test_an_extended_study_equals_one_run_at_once(whole, tmp_path):
     first = deepcopy(TINY)
     first["chaos"]["magnitudes"] = [1e-2]  # the first run pins the primary at its largest
     first["cone"]["steps"] = [0, 60]
+    first["growth"]["fork_steps"] = [40]
     study.launch(first, tmp_path)
     extended = study.launch(TINY, tmp_path)
     assert_equal_studies(whole, extended, but=["wall_seconds", "lane_steps", "lane_width"])
-    # Added kernel steps rewrite the one part that holds a trial's kernels.
-    assert len(results.read_commits(extended)) == 4 * (2 + 1)
+    # Added kernel steps rewrite the one part that holds a trial's kernels; added windows of growth are another part.
+    assert len(results.read_commits(extended)) == 4 * (2 + 1 + 2)
 
 
 def test_the_way_out_of_a_lost_file_leads_out(whole, tmp_path, in_process):

@@ -10,6 +10,7 @@ import search_spaces
 from study.columns import setting_columns
 from study.planner import Job, make_plan
 from study.worker import Place, run_job
+from twophase.children import growth_lane_steps
 
 SPACE = {
     "name": "one",
@@ -31,8 +32,9 @@ def do(job: Job, place: Place) -> None:
         pass
 
 
-def missing(place: Place, **chaos) -> list[Job]:
-    space = search_spaces.load({**SPACE, "chaos": {**SPACE["chaos"], **chaos}})
+def missing(place: Place, growth=None, **chaos) -> list[Job]:
+    blocks = {"chaos": {**SPACE["chaos"], **chaos}, **({"growth": growth} if growth else {})}
+    space = search_spaces.load({**SPACE, **blocks})
     return make_plan(space, results.read_commits(results.open(place.study))).jobs
 
 
@@ -75,6 +77,32 @@ def test_a_reference_that_cannot_be_reproduced_supersedes_the_whole_trial(place)
     assert len(study.table("trajectory")) == study.table("trajectory").step.nunique()
     results.sweep(study, lease_id=place.lease_id)
     assert len(pd.read_parquet(study.path / "chaos")) == len(after)
+
+
+def test_growth_is_added_by_fork_step_and_direction(place):
+    (job,) = missing(place)
+    do(job, place)
+    before = results.open(place.study).table("chaos")
+    for growth in ({"fork_steps": [5]}, {"fork_steps": [5, 20], "num_directions": 2}):
+        (extension,) = missing(place, growth={"window": 8, "burn_in": 2, **growth})
+        do(extension, place)
+    assert missing(place, growth={"window": 8, "burn_in": 2, "fork_steps": [5, 20]}) == []
+    study = results.open(place.study)
+    growth = study.table("growth")
+    assert list(zip(growth.fork_step, growth.direction, strict=True)) == [(5, 0), (5, 1), (20, 0), (20, 1)]
+    assert set(growth.window) == {8}
+    assert growth.tangent_rate.notna().all()
+    assert results.check(study) == []
+    commits = [commit for commit in results.read_commits(study) if commit.trial_key == extension.trial.key]
+    # The window is part of the protocol: rows of another are another trial's.
+    assert set(before.trial_key) != set(growth.trial_key) == {extension.trial.key}
+    costs = {commit.part.partition("-")[0]: commit.trial["lane_steps"] for commit in commits}
+    assert costs["growth"] > 0
+    trained = sum(commit.trial["lane_steps"] for commit in commits)
+    first, second = (growth_lane_steps(n, 8) for n in (1, 2))
+    # Of growth one direction at step 5, then one more there and two at step 20. Beside it the whole trial (its
+    # children in four lanes, controls in four more) and once more the reference alone, in four.
+    assert trained - 2 * first - second == 30 * 4 + 30 * 4 + 30 * 4
 
 
 def test_a_worker_whose_driver_lost_the_study_commits_nothing(place):

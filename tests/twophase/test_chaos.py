@@ -50,6 +50,18 @@ def loss_and_error(network, inputs, labels):
         return float(cross_entropy(logits, labels)), float((logits.argmax(1) != labels).double().mean())
 
 
+def features_of(network, inputs):
+    seen = []
+    hook = network.head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    network.eval()(inputs)
+    hook.remove()
+    return seen[0] - seen[0].mean(0)
+
+
+def gram_norm(features):
+    return float(torch.linalg.norm(features.T @ features))
+
+
 def barrier(heights):
     last = len(heights) - 1
     return max(h - ((1 - i / last) * heights[0] + i / last * heights[-1]) for i, h in enumerate(heights))
@@ -62,6 +74,7 @@ def naive_row(reference, child, data):
     test = [loss_and_error(point, data.test_inputs, data.test_labels) for point in points]
     with torch.no_grad():
         p, q = (net.eval()(data.test_inputs).softmax(1) for net in (reference, child))
+        x, y = (features_of(net, data.test_inputs) for net in (reference, child))
     heights = [loss for loss, _ in test]
     return {
         "distance": float((a - b).norm()),
@@ -72,6 +85,7 @@ def naive_row(reference, child, data):
         "barrier_over_max": max(h - max(heights[0], heights[-1]) for h in heights),
         "train_error_barrier": barrier([error for _, error in train]),
         "test_error_barrier": barrier([error for _, error in test]),
+        "angular_cka": math.acos(float(torch.linalg.norm(y.T @ x) ** 2 / gram_norm(x) / gram_norm(y))),
         "disagreement": sum(int(x.argmax() != y.argmax()) for x, y in zip(p, q, strict=True)) / len(p),
         "prediction_distance": sum(float((x - y).abs().sum()) / 2 for x, y in zip(p, q, strict=True)) / len(p),
     }
@@ -111,6 +125,7 @@ def test_rows_against_naive_formulas(measured, child):
     expected = naive_row(reference, networks[child], data)
     assert {name: row[name] for name in expected} == pytest.approx(expected, rel=NEAR, abs=NEAR)
     assert row["diverged"] is False
+    assert math.isnan(row["aligned_test_barrier"])
     # What is compared is not trivial.
     assert row["distance"] > 1e-3
     assert row["prediction_distance"] > 1e-4
@@ -241,6 +256,31 @@ def test_predictions_by_hand(function, second):
     assert function(probabilities[[2, 0, 1]]).isnan().all()
 
 
+def test_angular_cka_by_hand():
+    """Centred Gram matrices diag-like by construction: XXᵀ of one feature a, YYᵀ of two, a and an orthogonal b."""
+    a = torch.tensor([1.0, 1.0, -1.0, -1.0]).double()
+    b = torch.tensor([1.0, -1.0, 1.0, -1.0]).double()
+    features = torch.stack([torch.stack(pair, 1) for pair in [(a, 0 * a), (0 * a, b), (a, b), (3 * a + 5, 0 * a)]])
+    # ⟨aaᵀ, aaᵀ + bbᵀ⟩ / (‖aaᵀ‖ ‖aaᵀ + bbᵀ‖) = 1/√2.
+    expected = [0.0, math.pi / 2, math.pi / 4, 0.0]
+    assert chaos.angular_cka(features).tolist() == pytest.approx(expected, abs=1e-7)  # arccos near 1
+    assert chaos.angular_cka(features)[0] == 0.0
+
+
+def test_angular_cka_is_blind_to_rotation_and_scale_only():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 6, generator=generator)
+    rotation, _ = torch.linalg.qr(torch.randn(6, 6, generator=generator))
+    stretched = x * torch.tensor([3.0, 1, 1, 1, 1, 1])
+    angles = chaos.angular_cka(torch.stack([x, 2.5 * x @ rotation + 7, stretched, x * NAN, 0 * x, x]))
+    # Features are float32: their rounding of 1e-7 turns them by as much.
+    assert angles[:2].tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert angles[2] > 0.3
+    assert angles[3:5].isnan().all()
+    assert angles[5] == 0.0
+    assert chaos.angular_cka(torch.stack([x * NAN, x])).isnan().all()
+
+
 def test_cosine_keeps_its_digits():
     weight = torch.tensor([[1.0, 0.0], [1.0, 1e-9]], dtype=torch.float64)
     state = lanes.LaneState({"a.weight": weight}, {}, {})
@@ -267,7 +307,7 @@ def test_a_child_that_diverges_is_an_outcome():
     outcome = Experiment(Trial(setting, 0, Protocol(path_points=3)), todo, small_dataset()).run()
     (row,) = row_of(outcome, "chaos", wild)
     assert row["diverged"] is True
-    measures = [name for name in row if name.endswith("barrier")]
+    measures = [name for name in row if name.endswith("_barrier") and name != "aligned_test_barrier"]
     assert len(measures) == 4
     assert all(math.isnan(row[name]) for name in [*measures, "barrier_over_max", "disagreement"])
     for child in (tame, SENTINEL):

@@ -98,7 +98,7 @@ def test_scores_do_not_depend_on_how_many_are_scored_together(model, input_shape
     def seen(lane, num_lanes):
         """Everything that is computed of a lane, put last among others."""
         few = lanes.take(state, [*range(num_lanes - 1), lane])
-        values = [evaluator.test_probabilities(few)[-1].flatten().double()]
+        values = [evaluator.test_outputs(few)[0][-1].flatten().double()]
         for recompute in (True, False):
             scores = evaluator.scores(few, recompute=recompute)
             values.append(torch.stack([part[-1] for part in vars(scores).values()]))

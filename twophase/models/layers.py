@@ -144,6 +144,7 @@ class LaneBatchNorm(LaneLayer):
     Attributes:
         momentum: Weight of the newest batch in the running statistics; 1/(i + 1) at batch i makes them cumulative
             averages.
+        is_tracking: Whether training updates the running statistics; they never enter what training computes.
     """
 
     running_mean: Tensor
@@ -156,6 +157,7 @@ class LaneBatchNorm(LaneLayer):
         self.register_buffer("running_mean", torch.zeros(1, channels))
         self.register_buffer("running_var", torch.ones(1, channels))
         self.momentum = 0.1
+        self.is_tracking = True
 
     def draws(self, init: str) -> dict[str, Draw]:  # noqa: ARG002 - the same for every scheme
         """The identity."""
@@ -171,10 +173,11 @@ class LaneBatchNorm(LaneLayer):
         return self._normalise(rows).view(num_lanes, channels, batch).transpose(1, 2)
 
     def _normalise(self, x: Tensor) -> Tensor:
+        is_needed = self.is_tracking or not self.training
         return F.batch_norm(
             x,
-            self.running_mean.view(-1),
-            self.running_var.view(-1),
+            self.running_mean.view(-1) if is_needed else None,
+            self.running_var.view(-1) if is_needed else None,
             self.weight.flatten(),
             self.bias.flatten(),
             training=self.training,

@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from twophase.models.layers import Draw, LaneLayer, LaneWeights
+from twophase.models.layers import Draw, LaneBatchNorm, LaneLayer, LaneWeights
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -22,11 +22,13 @@ class LaneNetwork(nn.Module, ABC):
 
     Attributes:
         input_shape: Shape of one input, channels first.
+        is_tracking: Whether training updates running statistics; they never enter what training computes.
     """
 
     def __init__(self, input_shape: tuple[int, ...]) -> None:
         super().__init__()
         self.input_shape = input_shape
+        self.is_tracking = True
 
     @property
     def num_lanes(self) -> int:
@@ -68,6 +70,13 @@ class LaneNetwork(nn.Module, ABC):
         return frozenset(
             layer for layer, module in self.named_modules() if isinstance(module, LaneWeights) and module.is_normed
         )
+
+    def stop_tracking(self) -> None:
+        """Leave running statistics as they are from now on, in training as well."""
+        self.is_tracking = False
+        for module in self.modules():
+            if isinstance(module, LaneBatchNorm):
+                module.is_tracking = False
 
 
 class OneLane(nn.Module):
