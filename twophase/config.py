@@ -9,6 +9,7 @@ from typing import Any
 
 from twophase.augmentation import AUGMENTATIONS
 from twophase.data import DATA
+from twophase.engine import AUTO, LANES, LOOP, auto_engine
 from twophase.errors import BadInput, unknown
 from twophase.models import ACTIVATIONS, INITS, MODELS
 from twophase.optimizers import OPTIMIZERS, Rates
@@ -95,7 +96,11 @@ class Setting:
     milestones: str = leaf("0.5,0.75", "where schedule step decays, as fractions of the run")
     gamma: float = leaf(0.1, "factor at each milestone of schedule step", above=0)
     precision: str = leaf("float32", "floating-point type", choices=lambda: ("bfloat16", "float32", "float64"))
-    engine: str = leaf("lanes", "how children are trained", choices=lambda: ("lanes", "loop"))
+    engine: str = leaf(
+        LANES,
+        "how children are trained: lanes, all at once; loop, one by one; auto is the faster of both by a fixed rule",
+        choices=lambda: (AUTO, LANES, LOOP),
+    )
     device: str = leaf("cpu", "type of device", choices=lambda: ("cpu", "cuda"))
 
     @property
@@ -174,6 +179,9 @@ def setting(values: Mapping[str, object]) -> Setting:
                 f"{name} does not apply to {owner} '{head[owner]}' (it does to {having}), got {values[name]!r}; "
                 "leave it out"
             )
+    if filled["engine"] == AUTO:
+        shape = DATA[filled["data"]].input_shape
+        filled["engine"] = auto_engine(filled["model"], filled["width"], shape, filled["device"])
     made = Setting(**{name: TYPES[name](value) for name, value in filled.items()})
     _check_together(made)
     return made

@@ -6,6 +6,7 @@ import pytest
 
 from twophase import config
 from twophase.config import LEAVES, Leaf, Protocol, Setting, Trial, coerce, setting
+from twophase.engine import auto_engine
 from twophase.errors import BadInput
 
 # Stores on people's disks go by these: a change of them orphans every old study.
@@ -171,3 +172,14 @@ def test_every_leaf_refuses_what_is_no_value_by_name(name):
 def test_settings_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         setting({}).lr = 0.5
+
+
+def test_engine_auto_is_settled_before_anything_is_hashed():
+    """A fixed rule: wide convolutions of large images one by one on a CPU, all else in lanes."""
+    small = setting({"engine": "auto"})
+    assert small.engine == "lanes"
+    assert small.key == setting({}).key
+    assert auto_engine("resnet", 16, (3, 32, 32), "cpu") == "loop"
+    assert auto_engine("resnet", 4, (3, 32, 32), "cpu") == "lanes"
+    assert auto_engine("mlp", 4096, (3, 32, 32), "cpu") == "lanes"
+    assert auto_engine("resnet", 64, (3, 32, 32), "cuda") == "lanes"
