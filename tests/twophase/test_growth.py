@@ -13,9 +13,9 @@ from twophase import lanes
 from twophase.children import growth_lane_steps
 from twophase.config import Protocol, Trial, setting
 from twophase.data import DATA
+from twophase.directions import scaled, standard_normal
 from twophase.experiment import SENTINEL, Child, Experiment, Todo
 from twophase.growth import Window, agree, linearised, measure_growth
-from twophase.perturb import gaussian
 from twophase.seeding import stream
 from twophase.training import LaneTrainer, initial_state, reference_order
 from twophase.update_map import point_of, update_map
@@ -40,7 +40,7 @@ def quadratic(lr, momentum=0.0):
 
 
 def directions(point, number):
-    return [gaussian(point[0], stream(0, "test", i)) for i in range(number)]
+    return [scaled(standard_normal(point[0], stream(0, "test", i))) for i in range(number)]
 
 
 @pytest.mark.parametrize("lr", [0.1, 0.3], ids=["contracts", "grows"])
@@ -216,7 +216,7 @@ def test_rows_of_growth_leave_the_run_as_it_was():
     trainer = LaneTrainer(point_setting, data, lanes.take(initial_state(point_setting, data, 2), [0] * 4), seed=2)
     trainer.advance(8, [reference_order(point_setting, 2)])
     point = point_of(lanes.fork(trainer.state))
-    units = [gaussian(point[0], stream(2, "growth", 8, number)) for number in (1, 4)]
+    units = [scaled(standard_normal(point[0], stream(2, "growth", 8, number))) for number in (1, 4)]
     wanted = measure_growth(update_map(point_setting, data, 2), point, units, 8, Window(12, 3))
     rows = outcome.growth_rows
     assert [(row["fork_step"], row["direction"], row["window"]) for row in rows] == [(0, 0, 12), (8, 1, 12), (8, 4, 12)]
