@@ -43,8 +43,10 @@ class Declared:
 
     @property
     def primary_magnitude(self) -> float:
-        """The primary's magnitude: as pinned; of a study that never ran, the largest asked for, NaN before any."""
-        return self.primary.magnitude or max(self.magnitudes, default=float("nan"))
+        """The primary's magnitude: as pinned, 0 for a kind that has none; of a study that never ran, the largest asked for, NaN before any."""
+        if self.primary.magnitude is not None:
+            return self.primary.magnitude
+        return max(self.magnitudes, default=float("nan"))
 
 
 def read_declared(folder: Path) -> Declared | None:
@@ -125,7 +127,8 @@ def _declared(raw: Any) -> Declared:
     magnitude = () if primary.magnitude is None else (primary.magnitude,)
     rules = {
         "primary.indicator": primary.indicator in INDICATORS,
-        "primary.threshold and magnitudes": all(map(_is_size, (primary.threshold, *magnitude, *given.magnitudes))),
+        "primary.threshold and magnitudes": _is_size(primary.threshold)
+        and all(size == 0 or _is_size(size) for size in (*magnitude, *given.magnitudes)),
         "perturbation and measures": all(
             isinstance(word, str) for word in (given.perturbation, given.measure, *given.measures)
         ),
@@ -155,8 +158,8 @@ def _settled(known: Declared, pinned: Protocol | None) -> Declared:
         magnitude = known.primary_magnitude if known.magnitudes else None
         return replace(known, primary=replace(known.primary, magnitude=magnitude), protocol=pinned)
     first = search_spaces.load(known.spaces[0])
-    magnitude = known.primary.magnitude or max(first.chaos.magnitudes)
-    primary = replace(known.primary, magnitude=magnitude)
+    named = known.primary.magnitude
+    primary = replace(known.primary, magnitude=max(first.chaos.magnitudes) if named is None else named)
     return replace(known, primary=primary, protocol=pinned or first.protocol)
 
 

@@ -114,7 +114,7 @@ def headline_text(shown: pd.DataFrame, declared: Declared, trials: pd.DataFrame)
     where = [
         words.format(row[column])
         for column, words in (("perturbation", "{}"), ("magnitude", "at magnitude {:g}"))
-        if shown[column].nunique() == 1
+        if shown[column].nunique() == 1 and row[column] != 0  # 0: it has no magnitude
     ]
     measures = _measure_words(shown, declared)
     what = ", ".join(

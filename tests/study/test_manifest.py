@@ -42,6 +42,14 @@ def test_the_first_run_pins_magnitude_kind_measure_and_protocol(tmp_path):
         declare(space(magnitudes=[0.5], primary={"magnitude": 0.5}), declared)
 
 
+def test_a_primary_without_magnitude_stays_one(tmp_path):
+    write_declared(tmp_path, declare(space(perturbation="ulp"), None))
+    write_declared(tmp_path, declare(space(magnitudes=[0.5]), read_declared(tmp_path)))
+    declared = read_declared(tmp_path)
+    assert pins(declared)[:2] == ("ulp", 0.0)
+    assert declared.magnitudes == (0.5, 0.0)
+
+
 def test_a_study_of_an_earlier_version_is_settled_by_its_first_space(tmp_path):
     declared = declare(LATER[1], declare(LATER[0], declare(FIRST, None)))
     write_declared(tmp_path, declared)
