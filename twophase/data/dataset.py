@@ -54,11 +54,15 @@ class Source:
 
     Attributes:
         load: (num_train, num_test, data_seed, cache folder) -> Dataset.
+        input_shape: Shape of one input, channels first.
+        num_classes: Number of classes C.
         defaults: Default of each setting leaf that the data set has.
         max_examples: Greatest num_train + num_test, or 0 for no bound.
     """
 
     load: Loader
+    input_shape: tuple[int, ...]
+    num_classes: int
     defaults: Mapping[str, int]
     max_examples: int = 0
 

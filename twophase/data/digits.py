@@ -34,4 +34,10 @@ def load(num_train: int, num_test: int, data_seed: int, cache: Path) -> Dataset:
     return Dataset(inputs[train], targets[train], inputs[test], targets[test], NUM_CLASSES)
 
 
-SOURCE = Source(load, defaults={"num_train": 1437, "num_test": 360, "data_seed": 0}, max_examples=NUM_EXAMPLES)
+SOURCE = Source(
+    load,
+    (1, 8, 8),
+    NUM_CLASSES,
+    defaults={"num_train": 1437, "num_test": 360, "data_seed": 0},
+    max_examples=NUM_EXAMPLES,
+)

@@ -91,4 +91,4 @@ def _write_atomically(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
         Path(name).unlink(missing_ok=True)
 
 
-SOURCE = Source(load, defaults={"num_train": 4000, "num_test": 1000, "data_seed": 42})
+SOURCE = Source(load, (1, 40), NUM_CLASSES, defaults={"num_train": 4000, "num_test": 1000, "data_seed": 42})

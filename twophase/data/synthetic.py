@@ -36,4 +36,4 @@ def load(num_train: int, num_test: int, data_seed: int, cache: Path) -> Dataset:
     )
 
 
-SOURCE = Source(load, defaults={"num_train": 4000, "num_test": 1000, "data_seed": 0})
+SOURCE = Source(load, (1, LENGTH), NUM_CLASSES, defaults={"num_train": 4000, "num_test": 1000, "data_seed": 0})

@@ -15,6 +15,8 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from twophase.seeding import stream
+
 
 class LaneLayer(nn.Module, ABC):
     """A layer with parameters of its own, one slice per lane."""
@@ -30,30 +32,48 @@ class LaneLayer(nn.Module, ABC):
         """
 
 
-def _draw(weight: Tensor, bias: Tensor | None, fan_in: int, init: str, generator: torch.Generator) -> None:
-    with torch.no_grad():
-        if init == "he":
-            weight.normal_(0.0, math.sqrt(2.0 / fan_in), generator=generator)
-            if bias is not None:
-                bias.zero_()
-            return
-        bound = 1.0 / math.sqrt(fan_in)
-        for parameter in (weight, bias):
-            if parameter is not None:
-                parameter.uniform_(-bound, bound, generator=generator)
+def init_std(init: str, fan_in: int) -> float:
+    """Standard deviation of a weight as `init` draws it: √(2/fan_in) for ``he``, 1/√(3 fan_in) for ``torch``."""
+    return math.sqrt(2.0 / fan_in) if init == "he" else 1.0 / math.sqrt(3.0 * fan_in)
 
 
-class LaneLinear(LaneLayer):
-    """Dense layer y_k = x_k W_kᵀ + b_k: weight [K, out, in], bias [K, out]."""
+class LaneWeights(LaneLayer):
+    """A linear map per lane: weight [K, out, in, ...]; bias [K, out], or none.
 
-    def __init__(self, fan_in: int, fan_out: int) -> None:
+    Attributes:
+        is_normed: Whether its output goes straight into a normalisation, which takes out any positive factor of weight
+            and bias together (under batch normalisation, of every output channel by itself, and the bias as well).
+    """
+
+    def __init__(self, weight_shape: tuple[int, ...], *, is_normed: bool) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(1, fan_out, fan_in))
-        self.bias = nn.Parameter(torch.empty(1, fan_out))
+        self.weight = nn.Parameter(torch.empty(1, *weight_shape))
+        self.is_normed = is_normed
+
+    @property
+    def fan_in(self) -> int:
+        """Inputs that one output is a sum of."""
+        return self.weight[0, 0].numel()
 
     def reset(self, init: str, generator: torch.Generator) -> None:
         """Draw weight, then bias."""
-        _draw(self.weight, self.bias, self.weight.shape[2], init, generator)
+        bound = 1.0 / math.sqrt(self.fan_in)
+        with torch.no_grad():
+            for name, parameter in self.named_parameters(recurse=False):
+                if init == "torch":
+                    parameter.uniform_(-bound, bound, generator=generator)
+                elif name == "weight":
+                    parameter.normal_(0.0, init_std(init, self.fan_in), generator=generator)
+                else:
+                    parameter.zero_()
+
+
+class LaneLinear(LaneWeights):
+    """Dense layer y_k = x_k W_kᵀ + b_k: weight [K, out, in], bias [K, out]."""
+
+    def __init__(self, fan_in: int, fan_out: int, *, is_normed: bool = False) -> None:
+        super().__init__((fan_out, fan_in), is_normed=is_normed)
+        self.bias = nn.Parameter(torch.empty(1, fan_out))
 
     def forward(self, x: Float[Tensor, "K B in"]) -> Float[Tensor, "K B out"]:
         """Apply every lane's own map to its own features.
@@ -63,24 +83,19 @@ class LaneLinear(LaneLayer):
         return torch.baddbmm(self.bias.unsqueeze(2), self.weight, x.transpose(1, 2)).transpose(1, 2)
 
 
-class LaneConv(LaneLayer):
-    """Convolution with 'same' padding: weight [K, out, in, h, w], bias [K, out] where asked.
+class LaneConv(LaneWeights):
+    """Convolution with 'same' padding: weight [K, out, in, h, w]; bias [K, out], none before a normalisation.
 
     In one dimension h = 1. Lanes are the groups of one grouped convolution.
     """
 
     def __init__(
-        self, channels_in: int, channels_out: int, kernel: tuple[int, int], stride: tuple[int, int], *, bias: bool
+        self, channels_in: int, channels_out: int, kernel: tuple[int, int], stride: tuple[int, int], *, is_normed: bool
     ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(1, channels_out, channels_in, *kernel))
-        self.bias = nn.Parameter(torch.empty(1, channels_out)) if bias else None
+        super().__init__((channels_out, channels_in, *kernel), is_normed=is_normed)
+        self.bias = None if is_normed else nn.Parameter(torch.empty(1, channels_out))
         self.stride = stride
         self.padding = (kernel[0] // 2, kernel[1] // 2)
-
-    def reset(self, init: str, generator: torch.Generator) -> None:
-        """Draw weight, then bias."""
-        _draw(self.weight, self.bias, self.weight[0, 0].numel(), init, generator)
 
     def forward(self, x: Float[Tensor, "B channels H W"]) -> Float[Tensor, "B KC H2 W2"]:
         """Convolve [B, K·in, H, W], or a minibatch [B, in, H, W] that all lanes share."""
@@ -93,7 +108,25 @@ class LaneConv(LaneLayer):
         return F.conv2d(x, weight, bias, self.stride, self.padding, groups=groups)
 
 
-class LaneBatchNorm(LaneLayer):
+class LaneNorm(LaneLayer):
+    """What normalisations share: a factor and an offset per lane and channel, [K, C] each, at first the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(1, channels))
+        self.bias = nn.Parameter(torch.empty(1, channels))
+
+    def reset(self, init: str, generator: torch.Generator) -> None:  # noqa: ARG002 - the same for every scheme
+        """Start at the identity."""
+        with torch.no_grad():
+            self.weight.fill_(1.0)
+            self.bias.zero_()
+
+
+BATCH_NORM_MOMENTUM = 0.1
+
+
+class LaneBatchNorm(LaneNorm):
     """Batch normalisation (Ioffe & Szegedy 2015) of K·C channels with running statistics per lane, [K, C].
 
     Attributes:
@@ -105,18 +138,10 @@ class LaneBatchNorm(LaneLayer):
     running_var: Tensor
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(1, channels))
-        self.bias = nn.Parameter(torch.empty(1, channels))
+        super().__init__(channels)
         self.register_buffer("running_mean", torch.zeros(1, channels))
         self.register_buffer("running_var", torch.ones(1, channels))
-        self.momentum = 0.1
-
-    def reset(self, init: str, generator: torch.Generator) -> None:  # noqa: ARG002 - the same for every scheme
-        """Start at the identity."""
-        with torch.no_grad():
-            self.weight.fill_(1.0)
-            self.bias.zero_()
+        self.momentum = BATCH_NORM_MOMENTUM
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [B, K·C, H, W] or [K, B, C]."""
@@ -137,3 +162,70 @@ class LaneBatchNorm(LaneLayer):
             training=self.training,
             momentum=self.momentum,
         )
+
+
+class LaneLayerNorm(LaneNorm):
+    """Layer normalisation (Ba, Kiros, Hinton 2016, arXiv:1607.06450) of the features of every row of [K, B, C]."""
+
+    def forward(self, x: Float[Tensor, "K B C"]) -> Float[Tensor, "K B C"]:
+        """Normalise each row, then apply the lane's own factors and offsets."""
+        rows = F.layer_norm(x, x.shape[-1:])
+        return torch.addcmul(self.bias.unsqueeze(1), rows, self.weight.unsqueeze(1))
+
+
+class LaneGroupNorm(LaneNorm):
+    """Group normalisation (Wu & He 2018, arXiv:1803.08494) of [B, K·C, H, W]; one group is layer normalisation."""
+
+    def __init__(self, channels: int, num_groups: int) -> None:
+        super().__init__(channels)
+        self.num_groups = num_groups
+
+    def forward(self, x: Float[Tensor, "B KC H W"]) -> Float[Tensor, "B KC H W"]:
+        """Normalise every group of channels of an example over its channels and positions."""
+        num_groups = len(self.weight) * self.num_groups
+        return F.group_norm(x.contiguous(), num_groups, self.weight.flatten(), self.bias.flatten())
+
+
+def num_groups(channels: int) -> int:
+    """Groups of a group normalisation: the most, up to 32, that divide the channels and hold four of them or more."""
+    return max(groups for groups in range(1, 33) if channels % groups == 0 and (groups == 1 or channels // groups >= 4))
+
+
+def dense_norm(kind: str, features: int) -> nn.Module:
+    """Normalisation after a dense layer: ``none``, ``batch`` or ``layer``."""
+    return {"none": lambda _: nn.Identity(), "batch": LaneBatchNorm, "layer": LaneLayerNorm}[kind](features)
+
+
+def conv_norm(kind: str, channels: int) -> nn.Module:
+    """Normalisation after a convolution: ``none``, ``batch``, ``group``, or ``layer``, which is a single group."""
+    if kind == "none":
+        return nn.Identity()
+    if kind == "batch":
+        return LaneBatchNorm(channels)
+    return LaneGroupNorm(channels, num_groups(channels) if kind == "group" else 1)
+
+
+class LaneDropout(nn.Module):
+    """Dropout (Srivastava et al. 2014) with one mask for all lanes, so that it drives no two of them apart.
+
+    Attributes:
+        noise: Seed, step and number of the layer, which the mask is drawn from; None switches dropout off.
+    """
+
+    def __init__(self, fraction: float) -> None:
+        super().__init__()
+        self.fraction = fraction
+        self.noise: tuple[int, int, int] | None = None
+
+    def forward(self, x: Tensor, num_lanes: int) -> Tensor:
+        """Set a share of the values of [K, B, C] or [B, K·C, H, W] to 0 and divide the others by what is left."""
+        if self.noise is None or not self.training or not self.fraction:
+            return x
+        if x.dim() == 3:
+            return x * self._mask(x.shape[1:], x, *self.noise)
+        lanes = x.view(len(x), num_lanes, -1, *x.shape[2:])
+        return (lanes * self._mask((len(x), 1, *lanes.shape[2:]), x, *self.noise)).view(x.shape)
+
+    def _mask(self, shape: tuple[int, ...], like: Tensor, seed: int, step: int, number: int) -> Tensor:
+        kept = torch.rand(shape, generator=stream(seed, "dropout", step, number)) >= self.fraction
+        return kept.to(like) / (1.0 - self.fraction)
