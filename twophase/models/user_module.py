@@ -121,7 +121,7 @@ def source_digest(build: str, input_shape: tuple[int, ...], num_classes: int) ->
         num_classes: Number of classes.
 
     Returns:
-        SHA-256, first 16 hex digits, of their text without trailing blanks.
+        SHA-256, first 16 hex digits, of their text but for blanks at the ends of lines and of the file.
 
     Raises:
         BadInput: It can't be built, or a source file can't be read.
@@ -136,6 +136,6 @@ def source_digest(build: str, input_shape: tuple[int, ...], num_classes: int) ->
     except (OSError, TypeError, UnicodeError) as error:
         raise bad_build(build, f"must have source files, which tell its versions apart: {say(error)}") from error
     sha = hashlib.sha256()
-    for text in sorted("\n".join(line.rstrip() for line in text.splitlines()) for text in texts):
+    for text in sorted("\n".join(line.rstrip() for line in text.splitlines()).strip() for text in texts):
         sha.update(hashlib.sha256(text.encode()).digest())
     return sha.hexdigest()[:16]
