@@ -242,4 +242,4 @@ def job_cost(job: Job) -> float:
     """A guess at relative time, for the order of jobs: lane-steps × batch × layers × width, convolutions dearer."""
     point = job.trial.setting
     positions = 1 if point.model == "mlp" else 16
-    return lane_steps(point, job.todo) * point.batch_size * point.depth * point.width * positions
+    return lane_steps(point, job.todo) * point.batch_size * max(1, point.depth * point.width) * positions

@@ -101,3 +101,19 @@ class Tied(nn.Module):
 
 def tied(input_shape, num_classes):
     return Tied(torch.Size(input_shape).numel(), num_classes)
+
+
+class Branching(nn.Module):
+    """Looks at the data to know what to compute."""
+
+    def __init__(self, size, num_classes):
+        super().__init__()
+        self.first, self.head = nn.Linear(size, 7), nn.Linear(7, num_classes)
+
+    def forward(self, x):
+        rows = self.first(x.flatten(1))
+        return self.head(torch.stack([row.relu() if row.sum() > 0 else row.tanh() for row in rows]))
+
+
+def branching(input_shape, num_classes):
+    return Branching(torch.Size(input_shape).numel(), num_classes)

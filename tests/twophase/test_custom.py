@@ -1,6 +1,7 @@
 """A module of one's own: lanes of it are copies of it, what can't be used is refused, its source is in the key."""
 
 import copy
+import itertools
 import pkgutil
 import sys
 
@@ -10,6 +11,7 @@ from samples import NUM_CLASSES, SHAPES, small_dataset, small_setting
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+import search_spaces
 from twophase import entk, lanes
 from twophase.config import setting
 from twophase.errors import BadInput
@@ -23,7 +25,7 @@ from twophase.training import LaneTrainer, build_model, initial_state, reference
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}
 NUM_LANES = 4
 
-every_net = pytest.mark.parametrize("net", ["conv", "gru", "lstm", "mixer", "tied"])
+every_net = pytest.mark.parametrize("net", ["branching", "conv", "gru", "lstm", "mixer", "tied"])
 
 
 def custom_setting(net, **leaves):
@@ -124,7 +126,7 @@ class Refused:
         def __init__(self, change, num_classes, size):
             super().__init__()
             self.dense = nn.Linear(size, num_classes)
-            self.change = change
+            self.change, self.count = change, itertools.count(1)
 
         def forward(self, x):
             return self.change(self.dense(x.flatten(1)), self)
@@ -141,6 +143,16 @@ class Refused:
         return module
 
     counter = iter(range(10**6))
+
+
+def clamp(y, module):
+    with torch.no_grad():
+        module.dense.weight.clamp_(-0.01, 0.01)
+    return y
+
+
+def counted(y, module):
+    return y * next(module.count) if module.training else y
 
 
 def complex_parameter(input_shape, num_classes):
@@ -184,6 +196,8 @@ REFUSED = {
     "hidden weights": (Hidden.build, "logits of parameters kept elsewhere"),
     "fails when built": (lambda **_: 1 / 0, "failed when called with input_shape=(1, 40), num_classes=10: Zero"),
     "fails when called": (lambda **_: nn.Linear(3, 3), "fails on 5 inputs of shape (1, 40): RuntimeError"),
+    "changes its weights": (Refused.changed(clamp), "leave its parameters to the optimiser"),
+    "counts its calls": (Refused.changed(counted), "nothing from call"),
     "no function": ("a word", "must be a function, got str"),
 }  # fmt: skip
 
@@ -252,6 +266,20 @@ def test_the_source_is_in_the_key_and_found_in_the_working_folder(tmp_path, monk
         build_model(points[0], small_dataset((1, 40)), seed=0)
     monkeypatch.delitem(sys.modules, "my_own_nets")
     source_digest.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("net", "precision", "is_refused"),
+    [("branching", "float32", True), ("lstm", "float64", True), ("lstm", "float32", False), ("gru", "float64", False)],
+)
+def test_a_cone_is_refused_for_what_has_no_kernel(net, precision, is_refused):
+    base = {"model": "custom", "build": f"custom_nets:{net}", "precision": precision}
+    space = {"name": "s", "base": base, "cone": {"probe_size": 4}}
+    if is_refused:
+        with pytest.raises(BadInput, match=f"build 'custom_nets:{net}' has no kernels in {precision}.*cone"):
+            search_spaces.load(space)
+        space = {**space, "cone": None}
+    assert len(search_spaces.load(space).settings) == 1
 
 
 def test_a_network_of_lanes_can_be_copied():

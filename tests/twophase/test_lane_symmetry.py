@@ -40,7 +40,9 @@ NETS = [
 ]
 SIZES = {"num_train": 128, "num_test": 32, "batch_size": 16, "num_steps": 20}
 
-every_shape = pytest.mark.parametrize("shape", [(1, 12), (1, 40), (3, 40), (3, 8, 8)], ids=str)
+# Each net on an input of one channel and on one of three.
+SHAPES = [((1, 12), (3, 8, 8)), ((1, 40), (3, 40))]
+CASES = [(model, leaves, shape) for i, (model, leaves) in enumerate(NETS) for shape in SHAPES[i % 2]]
 
 
 def noise(shape: tuple[int, ...]) -> Dataset:
@@ -50,15 +52,15 @@ def noise(shape: tuple[int, ...]) -> Dataset:
     return Dataset(inputs, labels, inputs[:32], labels[:32], 10)
 
 
-@every_shape
-@pytest.mark.parametrize(("model", "leaves"), [NETS[i] for i in (1, 3, 4, 6, 17)], ids=str)
+@pytest.mark.parametrize(
+    ("model", "leaves", "shape"), [CASES[2 * i + j] for i in (1, 3, 4, 6, 17) for j in (0, 1)], ids=str
+)
 @pytest.mark.parametrize("rule", [{"optimizer": "adamw"}, {"optimizer": "nesterov", "clip_norm": 0.1}], ids=str)
 def test_no_update_rule_changes_a_bit_either(model, leaves, shape, rule):
     assert_one_digest(setting({"model": model, **leaves, **rule, **SIZES}), noise(shape), num_steps=2)
 
 
-@every_shape
-@pytest.mark.parametrize(("model", "leaves"), NETS, ids=str)
+@pytest.mark.parametrize(("model", "leaves", "shape"), CASES, ids=str)
 def test_position_and_width_change_no_bit(model, leaves, shape):
     assert_one_digest(setting({"model": model, **leaves, **SIZES}), noise(shape), num_steps=3)
 
@@ -67,7 +69,7 @@ def assert_one_digest(point, data, *, num_steps):
     """Train equal lanes and pushed ones among them, on one order that they share, then on an order per lane."""
     start = initial_state(point, data, seed=0)
     digests = set()
-    for num_lanes in (4, 5, 7, 11, 16):
+    for num_lanes in (4, 5, 7, 16):
         pushed = [perturb(start, "gaussian", 0.1, seed=0, fork_step=0, direction=i)[0] for i in range(num_lanes // 3)]
         others = {3 * i + 1: state for i, state in enumerate(pushed)}
         equal = [lane for lane in range(num_lanes) if lane not in others]

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from twophase.errors import BadInput
+from twophase.kernel import entk
 from twophase.models.pure_module import PureModule
 from twophase.models.user_module import bad_build, make, say, seeded
 
@@ -48,7 +50,9 @@ def check_module(build: str, input_shape: tuple[int, ...], num_classes: int) -> 
     try:
         with seeded(0):
             _check_calls(build, first, other, _probe(input_shape), num_classes)
-    except (RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:
+    except BadInput:
+        raise
+    except Exception as error:  # a user's code may raise anything
         raise bad_build(build, f"fails on {BATCH} inputs of shape {input_shape}: {say(error)}") from error
 
 
@@ -68,7 +72,7 @@ def _check_tensors(build: str, module: nn.Module) -> None:
 
 
 def _check_calls(build: str, pure: PureModule, other: PureModule, inputs: Tensor, num_classes: int) -> None:
-    module = pure.module
+    module, drawn = pure.module, {name: value.clone() for name, value in pure.parameters.items()}
     for is_training in (True, False):
         pure.set_mode(is_training=is_training, is_noisy=is_training)
         logits = module(inputs)
@@ -77,7 +81,9 @@ def _check_calls(build: str, pure: PureModule, other: PureModule, inputs: Tensor
             raise bad_build(build, f"must map [B, *{tuple(inputs.shape[1:])}] to [B, {num_classes}] logits, got {got}")
         if not logits.requires_grad:
             raise bad_build(build, "must give logits that depend on its parameters, got some that require no gradient")
-    # Now in evaluation.
+    pure.set_mode(is_training=False, is_noisy=False)
+    if not all(torch.equal(pure.parameters[name], value) for name, value in drawn.items()):
+        raise bad_build(build, "must leave its parameters to the optimiser, got others after a call")
     alone = torch.cat([module(example.unsqueeze(0)) for example in inputs])
     if not _is_close(module(inputs), logits):
         raise bad_build(build, "must be a function of its input in evaluation mode, got two answers to the same batch")
@@ -87,6 +93,33 @@ def _check_calls(build: str, pure: PureModule, other: PureModule, inputs: Tensor
     replaced, _ = pure.call(other.parameters, other.buffers, inputs)
     if not _is_close(replaced, other.module(inputs)):
         raise bad_build(build, "must use its parameters as it is called, got logits of parameters kept elsewhere")
+    pure.set_mode(is_training=True, is_noisy=True)
+    lane, held = ({n: value.unsqueeze(0) for n, value in part.items()} for part in (pure.parameters, pure.buffers))
+    first, second = (pure.by_loop(lane, held, inputs.unsqueeze(0), noise=0)[0] for _ in range(2))
+    if not _is_close(first, second):
+        raise bad_build(build, "must keep nothing from call to call but buffers, got two answers in training")
+
+
+@lru_cache
+def check_kernel(build: str, input_shape: tuple[int, ...], num_classes: int, precision: str) -> None:
+    """Check that a user's module, one that may be trained, has kernels.
+
+    Args:
+        build: Name of the function that makes it.
+        input_shape: Shape of one input, channels first.
+        num_classes: Number of classes C.
+        precision: Floating-point type; torch has other rules for some layers in another.
+
+    Raises:
+        BadInput: `entk` can't differentiate it one example at a time.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dtype = getattr(torch, precision)
+            entk(make(build, input_shape, num_classes, seed=0).to(dtype), _probe(input_shape)[:2].to(dtype), "trace")
+    except Exception as error:  # vmap's refusals have no type in common
+        raise bad_build(build, f"has no kernels in {precision}, so that cone must be left out: {say(error)}") from error
 
 
 @lru_cache
