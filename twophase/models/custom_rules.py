@@ -116,7 +116,7 @@ def check_kernel(build: str, input_shape: tuple[int, ...], num_classes: int, pre
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dtype = getattr(torch, precision)
+            dtype = torch.float64 if precision == "float64" else torch.float32
             entk(make(build, input_shape, num_classes, seed=0).to(dtype), _probe(input_shape)[:2].to(dtype), "trace")
     except Exception as error:  # vmap's refusals have no type in common
         raise bad_build(build, f"has no kernels in {precision}, so that cone must be left out: {say(error)}") from error

@@ -31,7 +31,7 @@ class Positions(LaneLayer):
     def forward(self, x: Float[Tensor, "K BT D"]) -> Float[Tensor, "K BT D"]:
         """Add it to every example's tokens."""
         num_lanes, num_tokens, width = self.weight.shape
-        return (x.view(num_lanes, -1, num_tokens, width) + self.weight.unsqueeze(1)).view(x.shape)
+        return (x.reshape(num_lanes, -1, num_tokens, width) + self.weight.unsqueeze(1)).flatten(1, 2)
 
 
 class Attention(nn.Module):
@@ -47,7 +47,7 @@ class Attention(nn.Module):
         """softmax(Q Kᵀ / √d) V for every lane, example and head: one batch of small products of matrices."""
         num_lanes, _, width = x.shape
         size = width // self.num_heads
-        parts = self.qkv(x).view(num_lanes, -1, self.num_tokens, 3, self.num_heads, size)
+        parts = self.qkv(x).unflatten(2, (3, self.num_heads, size)).unflatten(1, (-1, self.num_tokens))
         query, key, value = parts.permute(3, 0, 1, 4, 2, 5).flatten(1, 3)
         weights = torch.bmm(query, key.transpose(1, 2)) / math.sqrt(size)
         mixed = torch.bmm(weights.softmax(-1), value).view(num_lanes, -1, self.num_heads, self.num_tokens, size)
@@ -131,7 +131,7 @@ class ViT(LaneNetwork):
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)
-        logits: Tensor = self.head(x.view(num_lanes, batch, -1, x.shape[2]).mean(2))
+        logits: Tensor = self.head(x.reshape(num_lanes, batch, -1, x.shape[2]).mean(2))
         return logits
 
     def _patches(self, images: Float[Tensor, "N channels ..."]) -> Float[Tensor, "N T features"]:
