@@ -119,7 +119,10 @@ def _rule(name: str, leaf: Leaf) -> str:
     if leaf.choices is not None:
         return ", ".join(f"`{choice}`" for choice in sorted(leaf.choices()))
     if any(name in model.ranges for model in MODELS.values()):
-        return "; ".join(f"{kind} {one_of(model.ranges[name])}" for kind, model in sorted(MODELS.items()))
+        ranges = {kind: model.ranges[name] for kind, model in sorted(MODELS.items()) if name in model.ranges}
+        return "; ".join(f"{kind} {one_of(values)}" for kind, values in ranges.items())
+    if name in ("build", "build_digest"):
+        return "with model `custom`"
     bounds = [("> ", leaf.above), ("≥ ", leaf.least), ("< ", leaf.below)]
     rules = [f"{sign}{bound:g}" for sign, bound in bounds if bound is not None]
     rules += [] if leaf.most is None else [f"≤ {leaf.most:,}"]

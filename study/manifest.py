@@ -43,7 +43,7 @@ class Declared:
 
     @property
     def primary_magnitude(self) -> float:
-        """The primary's magnitude: as pinned, 0 for a kind that has none; of a study that never ran, the largest asked for, NaN before any."""
+        """The primary's magnitude: as pinned, 0 for a kind without one; else the largest asked for, NaN before any."""
         if self.primary.magnitude is not None:
             return self.primary.magnitude
         return max(self.magnitudes, default=float("nan"))

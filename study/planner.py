@@ -259,4 +259,5 @@ def job_cost(job: Job) -> float:
     """A guess at relative time, for the order of jobs: lane-steps × batch × layers × width, convolutions dearer."""
     point = job.trial.setting
     positions = 1 if point.model == "mlp" else 16
-    return total_lane_steps(job.trial, job.todo) * point.batch_size * point.depth * point.width * positions
+    size = max(1, point.depth * point.width)
+    return total_lane_steps(job.trial, job.todo) * point.batch_size * size * positions

@@ -16,7 +16,7 @@ from twophase.optimizers import OPTIMIZERS, Rates
 from twophase.schedules import SCHEDULES
 
 Value = str | int | float
-NORM_LAYERS = ("none", "batch")
+NORM_LAYERS = ("none", "batch", "group", "layer")
 SHORTCUTS = ("A", "B")
 MOST_EXAMPLES = 10_000_000
 MOST_STEPS = 100_000_000
@@ -79,6 +79,15 @@ class Setting:
         "where a ResNet's channels double: A, zero padding; B, 1×1 convolution (He et al. 2016)",
         choices=lambda: SHORTCUTS,
         old_value="none",
+    )
+    dropout: float = leaf(
+        MISSING, "share of values set to 0 in training, one mask for all lanes", least=0, below=1, old_value=0.0
+    )
+    patch_size: int = leaf(MISSING, "positions of a ViT's patch in each dimension", unit="positions", old_value=0)
+    num_heads: int = leaf(MISSING, "attention heads of a ViT", old_value=0)
+    build: str = leaf(MISSING, "function that makes a module of your own, package.module:function", old_value="none")
+    build_digest: str = leaf(
+        MISSING, "hash of that module's source, filled in; given, the source must have it", old_value="none"
     )
     augmentation: str = leaf(
         "none", "random change of training inputs, one draw per step", choices=lambda: AUGMENTATIONS, old_value="none"
@@ -179,9 +188,12 @@ def setting(values: Mapping[str, object]) -> Setting:
                 f"{name} does not apply to {owner} '{head[owner]}' (it does to {having}), got {values[name]!r}; "
                 "leave it out"
             )
+    source, architecture = DATA[str(head["data"])], MODELS[str(head["model"])]
+    _check_architecture(filled)
+    own = {name: filled[name] for name in architecture.defaults}
+    filled |= architecture.settle(own, source.input_shape, source.num_classes)
     if filled["engine"] == AUTO:
-        shape = DATA[filled["data"]].input_shape
-        filled["engine"] = auto_engine(filled["model"], filled["width"], shape, filled["device"])
+        filled["engine"] = auto_engine(filled["model"], filled["width"], source.input_shape, filled["device"])
     made = Setting(**{name: TYPES[name](value) for name, value in filled.items()})
     _check_together(made)
     return made
@@ -223,7 +235,8 @@ def coerce(name: str, value: object) -> Value:
         return _milestones(value)
     if kind is str:
         if not isinstance(value, str):
-            raise BadInput(f"{name} must be a word, got {value!r}; known: {', '.join(sorted(_choices(spec)))}")
+            known = f"; known: {', '.join(sorted(spec.choices()))}" if spec.choices else ""
+            raise BadInput(f"{name} must be a word, got {value!r}{known}")
         if spec.choices and value not in spec.choices():
             raise unknown(name, value, spec.choices())
         return value
@@ -232,10 +245,6 @@ def coerce(name: str, value: object) -> Value:
         if not is_kept:
             raise BadInput(f"{name} must be {rule}, got {value}")
     return number
-
-
-def _choices(spec: Leaf) -> Collection[str]:
-    return spec.choices() if spec.choices else ()
 
 
 def _number(name: str, value: object, *, is_integer: bool) -> int | float:
@@ -286,18 +295,20 @@ def _milestones(value: object) -> str:
     return ",".join(f"{number:g}" for number in numbers)
 
 
+def _check_architecture(values: Mapping[str, Value]) -> None:
+    """Check leaves against what their model takes."""
+    model = str(values["model"])
+    for name, numbers in MODELS[model].ranges.items():
+        if values[name] not in numbers:
+            raise BadInput(f"{name} of model '{model}' must be {one_of(numbers)}, got {values[name]}")
+    for name, known in MODELS[model].choices.items():
+        if values[name] not in known:
+            raise BadInput(f"{name} of model '{model}' must be one of {', '.join(known)}, got {values[name]!r}")
+
+
 def _check_together(made: Setting) -> None:
     """Check what several leaves say together."""
-    architecture, source = MODELS[made.model], DATA[made.data]
-    for name, values in architecture.ranges.items():
-        value = getattr(made, name)
-        if value not in values:
-            raise BadInput(f"{name} of model '{made.model}' must be {one_of(values)}, got {value}")
-    for name, known in architecture.choices.items():
-        if getattr(made, name) not in known:
-            raise BadInput(
-                f"{name} of model '{made.model}' must be one of {', '.join(known)}, got {getattr(made, name)!r}"
-            )
+    source = DATA[made.data]
     total = made.num_train + made.num_test
     if source.max_examples and total > source.max_examples:
         raise BadInput(

@@ -13,7 +13,6 @@ from twophase.config import Trial
 from twophase.data import Dataset, stratified
 from twophase.lanes import LaneState
 from twophase.models import LaneNetwork
-from twophase.models.layers import LaneBatchNorm
 from twophase.training import build_model
 
 BATCH = 256
@@ -98,20 +97,13 @@ class Evaluator:
 @torch.no_grad()
 def recompute_statistics(model: LaneNetwork, inputs: Tensor) -> None:
     """Replace running batch-norm statistics by cumulative averages over `inputs`, in batches of 256."""
-    norms = [module for module in model.modules() if isinstance(module, LaneBatchNorm)]
-    if not norms:
+    if not model.reset_statistics():
         return
-    for norm in norms:
-        norm.running_mean.zero_()
-        norm.running_var.fill_(1.0)
-    usual = norms[0].momentum
     model.train()
     for i, batch in enumerate(_without_single(inputs)):
-        for norm in norms:
-            norm.momentum = 1.0 / (i + 1)
+        model.set_statistics_weight(1.0 / (i + 1))
         model(batch)
-    for norm in norms:
-        norm.momentum = usual
+    model.set_statistics_weight(None)
 
 
 def _without_single(inputs: Tensor) -> Iterator[Tensor]:

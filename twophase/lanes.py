@@ -125,6 +125,6 @@ def state_digest(state: LaneState, lane: int = 0) -> str:
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    """View a floating-point tensor as integers of its size."""
-    kinds = {4: torch.int32, 8: torch.int64}
+    """View a tensor as integers of its size."""
+    kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     return tensor.contiguous().view(kinds[tensor.element_size()])

@@ -190,6 +190,7 @@ class LaneTrainer(Trainer):
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self._setting, self.step)
         self._optimizer.zero_grad(set_to_none=True)
+        self._model.set_noise(self._seed, self.step)
         # The sum's gradient with respect to a lane is that lane's own: no lane sees another.
         torch.autograd.backward(self._losses(indices).sum())
         if self._setting.clip_norm:

@@ -1,5 +1,7 @@
 """Small data, small settings, and plain torch networks that carry the weights of a lane."""
 
+import pkgutil
+
 import torch
 from torch import nn
 
@@ -10,8 +12,15 @@ from twophase.training import initial_state
 NUM_TRAIN, NUM_TEST, NUM_CLASSES = 300, 40, 3
 """More than 256 training examples, so that evaluation takes two batches."""
 
-SIZES = {"cnn": (3, 8), "mlp": (3, 8), "resnet": (8, 4), "vgg": (11, 4)}
-"""Depth and width of the small model of each kind."""
+SMALL = {
+    "cnn": {"depth": 3, "width": 8},
+    "custom": {"build": "custom_nets:mixer"},
+    "mlp": {"depth": 3, "width": 8},
+    "resnet": {"depth": 8, "width": 4},
+    "vgg": {"depth": 11, "width": 2},
+    "vit": {"depth": 2, "width": 8, "patch_size": 2, "num_heads": 2},
+}
+"""Leaves of the small model of each kind."""
 
 SHAPES = {"1d": (1, 12), "1d-3": (3, 12), "2d": (1, 6, 6), "2d-3": (3, 6, 6)}
 
@@ -27,9 +36,20 @@ def small_dataset(input_shape=(1, 12), num_train=NUM_TRAIN, num_test=NUM_TEST):
 
 
 def small_setting(model="mlp", **leaves):
-    depth, width = SIZES[model]
     small = {"num_train": NUM_TRAIN, "num_test": NUM_TEST, "batch_size": 16, "num_steps": 40}
-    return setting({"model": model, "depth": depth, "width": width, **small, **leaves})
+    return setting({"model": model, **SMALL[model], **small, **leaves})
+
+
+def plain_norm(setting, channels, num_dims):
+    """As torch has it, after a dense layer (no positions) or a convolution."""
+    if setting.norm_layer == "batch":
+        return (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d)[num_dims](channels)
+    if setting.norm_layer == "none":
+        return nn.Identity()
+    if setting.norm_layer == "layer" and num_dims == 0:
+        return nn.LayerNorm(channels)
+    groups = {4: 1, 8: 2, 16: 4, 2: 1}[channels] if setting.norm_layer == "group" else 1
+    return nn.GroupNorm(groups, channels)
 
 
 class PlainMLP(nn.Module):
@@ -39,8 +59,7 @@ class PlainMLP(nn.Module):
         super().__init__()
         sizes = [torch.Size(input_shape).numel(), *[setting.width] * setting.depth]
         self.hidden = nn.ModuleList(nn.Linear(sizes[i], sizes[i + 1]) for i in range(setting.depth))
-        is_normed = setting.norm_layer == "batch"
-        self.norms = nn.ModuleList(nn.BatchNorm1d(setting.width) if is_normed else nn.Identity() for _ in self.hidden)
+        self.norms = nn.ModuleList(plain_norm(setting, setting.width, 0) for _ in self.hidden)
         self.head = nn.Linear(setting.width, NUM_CLASSES)
 
     def forward(self, x):
@@ -53,14 +72,14 @@ class PlainMLP(nn.Module):
 class PlainCNN(nn.Module):
     def __init__(self, setting, input_shape):
         super().__init__()
-        conv, norm = (nn.Conv1d, nn.BatchNorm1d) if len(input_shape) == 2 else (nn.Conv2d, nn.BatchNorm2d)
-        is_normed = setting.norm_layer == "batch"
+        conv = nn.Conv1d if len(input_shape) == 2 else nn.Conv2d
+        is_normed = setting.norm_layer != "none"
         channels = [input_shape[0], *[setting.width] * setting.depth]
         self.convs = nn.ModuleList(
             conv(channels[i], channels[i + 1], 3, stride=2 if i % 2 == 0 else 1, padding=1, bias=not is_normed)
             for i in range(setting.depth)
         )
-        self.norms = nn.ModuleList(norm(setting.width) if is_normed else nn.Identity() for _ in self.convs)
+        self.norms = nn.ModuleList(plain_norm(setting, setting.width, len(input_shape) - 1) for _ in self.convs)
         self.head = nn.Linear(setting.width, NUM_CLASSES)
 
     def forward(self, x):
@@ -70,19 +89,20 @@ class PlainCNN(nn.Module):
 
 
 class PlainBlock(nn.Module):
-    def __init__(self, channels_in, channels_out, layers, shortcut):
+    def __init__(self, channels_in, channels_out, setting, num_dims):
         super().__init__()
-        conv, norm, is_normed = layers
+        conv, shortcut = (nn.Conv1d, nn.Conv2d)[num_dims - 1], setting.shortcut
+        is_normed = setting.norm_layer != "none"
         stride = 1 if channels_in == channels_out else 2
         self.conv1 = conv(channels_in, channels_out, 3, stride=stride, padding=1, bias=not is_normed)
-        self.norm1 = norm(channels_out) if is_normed else nn.Identity()
+        self.norm1 = plain_norm(setting, channels_out, num_dims)
         self.conv2 = conv(channels_out, channels_out, 3, padding=1, bias=not is_normed)
-        self.norm2 = norm(channels_out) if is_normed else nn.Identity()
+        self.norm2 = plain_norm(setting, channels_out, num_dims)
         self.kind, self.stride, self.new = shortcut, stride, channels_out - channels_in
         self.shortcut = nn.Identity()
         if shortcut == "B" and stride == 2:
             projection = conv(channels_in, channels_out, 1, stride=2, bias=not is_normed)
-            self.shortcut = nn.Sequential(projection, norm(channels_out) if is_normed else nn.Identity())
+            self.shortcut = nn.Sequential(projection, plain_norm(setting, channels_out, num_dims))
 
     def forward(self, x, model):
         y = self.norm2(self.conv2(activate(self.norm1(self.conv1(x)), model)))
@@ -96,14 +116,14 @@ class PlainBlock(nn.Module):
 class PlainResNet(nn.Module):
     def __init__(self, setting, input_shape):
         super().__init__()
-        conv, norm = (nn.Conv1d, nn.BatchNorm1d) if len(input_shape) == 2 else (nn.Conv2d, nn.BatchNorm2d)
-        width, is_normed = setting.width, setting.norm_layer == "batch"
-        self.stem = conv(input_shape[0], width, 3, padding=1, bias=not is_normed)
-        self.norm = norm(width) if is_normed else nn.Identity()
+        conv = nn.Conv1d if len(input_shape) == 2 else nn.Conv2d
+        width = setting.width
+        self.stem = conv(input_shape[0], width, 3, padding=1, bias=setting.norm_layer == "none")
+        self.norm = plain_norm(setting, width, len(input_shape) - 1)
         blocks, channels = [], width
         for stage in (width, 2 * width, 4 * width):
             for _ in range((setting.depth - 2) // 6):
-                blocks.append(PlainBlock(channels, stage, (conv, norm, is_normed), setting.shortcut))
+                blocks.append(PlainBlock(channels, stage, setting, len(input_shape) - 1))
                 channels = stage
         self.blocks = nn.ModuleList(blocks)
         self.head = nn.Linear(channels, NUM_CLASSES)
@@ -118,15 +138,15 @@ class PlainResNet(nn.Module):
 class PlainVGG(nn.Module):
     def __init__(self, setting, input_shape):
         super().__init__()
-        self.is_flat, is_normed, width = len(input_shape) == 2, setting.norm_layer == "batch", setting.width
-        conv, norm = (nn.Conv1d, nn.BatchNorm1d) if self.is_flat else (nn.Conv2d, nn.BatchNorm2d)
+        self.is_flat, is_normed, width = len(input_shape) == 2, setting.norm_layer != "none", setting.width
+        conv = nn.Conv1d if self.is_flat else nn.Conv2d
         counts = {11: [1, 1, 2, 2, 2], 13: [2] * 5, 16: [2, 2, 3, 3, 3], 19: [2, 2, 4, 4, 4]}[setting.depth]
         channels, stages = input_shape[0], []
         for count, size in zip(counts, [width, 2 * width, 4 * width, 8 * width, 8 * width], strict=True):
             layers = nn.ModuleList()
             for _ in range(count):
                 layers.append(conv(channels, size, 3, padding=1, bias=not is_normed))
-                layers.append(norm(size) if is_normed else nn.Identity())
+                layers.append(plain_norm(setting, size, len(input_shape) - 1))
                 channels = size
             stages.append(layers)
         self.stages = nn.ModuleList(stages)
@@ -141,7 +161,67 @@ class PlainVGG(nn.Module):
         return self.head(x.flatten(2).mean(2))
 
 
-PLAIN = {"cnn": PlainCNN, "mlp": PlainMLP, "resnet": PlainResNet, "vgg": PlainVGG}
+class PlainAttention(nn.Module):
+    def __init__(self, width, num_heads):
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x):
+        heads = [part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, 2)]
+        return self.out(nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2))
+
+
+class PlainViTBlock(nn.Module):
+    def __init__(self, setting):
+        super().__init__()
+        width = setting.width
+        self.norm1, self.norm2 = (plain_norm(setting, width, 0) for _ in range(2))
+        self.attention = PlainAttention(width, setting.num_heads)
+        self.hidden, self.out = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x, model):
+        x = x + self.attention(self.norm1(x))
+        return x + self.out(activate(self.hidden(self.norm2(x)), model))
+
+
+class PlainViT(nn.Module):
+    def __init__(self, setting, input_shape):
+        super().__init__()
+        self.patch = (setting.patch_size if len(input_shape) == 3 else 1, setting.patch_size)
+        num_tokens = torch.Size(input_shape[1:]).numel() // self.patch[0] // self.patch[1]
+        self.embedding = nn.Linear(input_shape[0] * self.patch[0] * self.patch[1], setting.width)
+        self.positions = nn.Embedding(num_tokens, setting.width)
+        self.blocks = nn.ModuleList(PlainViTBlock(setting) for _ in range(setting.depth))
+        self.norm = plain_norm(setting, setting.width, 0)
+        self.head = nn.Linear(setting.width, NUM_CLASSES)
+
+    def forward(self, x):
+        x = x if x.dim() == 4 else x.unsqueeze(2)
+        patches = nn.functional.unfold(x, self.patch, stride=self.patch).transpose(1, 2)
+        x = self.embedding(patches) + self.positions.weight
+        for block in self.blocks:
+            x = block(x, self)
+        return self.head(self.norm(x).mean(1))
+
+
+class PlainCustom(nn.Module):
+    def __init__(self, setting, input_shape):
+        super().__init__()
+        self.net = pkgutil.resolve_name(setting.build)(input_shape, NUM_CLASSES)
+
+    def forward(self, x):
+        return self.net(x)
+
+
+PLAIN = {
+    "cnn": PlainCNN,
+    "custom": PlainCustom,
+    "mlp": PlainMLP,
+    "resnet": PlainResNet,
+    "vgg": PlainVGG,
+    "vit": PlainViT,
+}
 
 
 def activate(x, model):

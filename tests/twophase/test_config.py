@@ -16,7 +16,8 @@ GOLDEN_TRIAL_KEY = "dc7665e0f2b05004"
 OTHER = {
     "data": "digits", "num_train": 3999, "num_test": 999, "data_seed": 43, "model": "cnn", "depth": 4, "width": 63,
     "activation": "gelu", "norm_layer": "batch", "init": "torch", "lr": 0.2, "momentum": 0.8, "weight_decay": 0.0,
-    "batch_size": 32, "num_steps": 1999, "schedule": "constant", "precision": "float64", "device": "cuda",
+    "batch_size": 32, "num_steps": 1999, "dropout": 0.5,
+    "schedule": "constant", "precision": "float64", "device": "cuda",
 }  # fmt: skip
 
 
@@ -37,6 +38,13 @@ def test_a_leaf_that_a_user_sets_changes_the_key(name):
     made = setting({name: OTHER[name]})
     assert made.values()[name] == OTHER[name]
     assert made.key != setting({}).key
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("patch_size", 5), ("num_heads", 2), ("dropout", 0.1), ("norm_layer", "none")]
+)
+def test_leaves_of_a_vit_change_its_key(name, value):
+    assert setting({"model": "vit", name: value}).key != setting({"model": "vit"}).key
 
 
 @pytest.mark.parametrize(("name", "value"), [("milestones", [0.2]), ("gamma", 0.5)])
@@ -135,6 +143,14 @@ BAD = [
     ({"data_seed": -1}, ["data_seed", ">= 0", "-1"]),
     ({"batch_size": 4001}, ["batch_size", "4000", "4001"]),
     ({"batch_size": 1, "norm_layer": "batch"}, ["batch_size", ">= 2", "got 1"]),
+    ({"norm_layer": "group"}, ["norm_layer", "mlp", "none, batch, layer", "'group'"]),
+    ({"model": "vit", "norm_layer": "batch"}, ["norm_layer", "vit", "none, layer", "'batch'"]),
+    ({"model": "vit", "width": 10}, ["width", "vit", "multiple of num_heads (4)", "got 10"]),
+    ({"model": "vit", "patch_size": 7}, ["patch_size", "vit", "divide", "40 positions", "got 7"]),
+    ({"model": "vit", "data": "digits", "patch_size": 3}, ["patch_size", "8×8 positions", "got 3"]),
+    ({"model": "vit", "num_heads": 0}, ["num_heads", "vit", "1", "got 0"]),
+    ({"patch_size": 4}, ["patch_size does not apply to model 'mlp'", "'vit'"]),
+    ({"dropout": 1}, ["dropout must be < 1, got 1"]),
     ({"data": "digits", "num_train": 1500, "num_test": 500}, ["num_train", "num_test", "1797", "2000"]),
     ({"gamma": 0.5}, ["gamma", "schedule", "cosine", "0.5"]),
     ({"milestones": "0.5"}, ["milestones", "schedule", "cosine", "0.5"]),

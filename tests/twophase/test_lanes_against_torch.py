@@ -36,6 +36,15 @@ CASES = [
     ("vgg", "batch", SHAPES["1d"], "relu"),
     ("vgg", "none", SHAPES["2d"], "gelu"),
     ("vgg", "batch", SHAPES["2d-3"], "relu"),
+    ("mlp", "layer", SHAPES["1d-3"], "gelu"),
+    ("cnn", "group", SHAPES["2d-3"], "relu"),
+    ("cnn", "layer", SHAPES["1d"], "tanh"),
+    ("resnet-B", "group", SHAPES["1d-3"], "gelu"),
+    ("vgg", "layer", SHAPES["2d"], "relu"),
+    ("vgg", "group", SHAPES["1d"], "tanh"),
+    ("vit", "layer", SHAPES["1d-3"], "gelu"),
+    ("vit", "none", SHAPES["1d"], "tanh"),
+    ("vit", "layer", SHAPES["2d-3"], "relu"),
 ]
 every_case = pytest.mark.parametrize(("model", "norm_layer", "input_shape", "activation"), CASES)
 every_order = pytest.mark.parametrize("is_shared", [True, False], ids=["shared order", "order per lane"])

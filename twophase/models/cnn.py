@@ -3,12 +3,12 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from twophase.models.layers import LaneBatchNorm, LaneConv, LaneLinear
+from twophase.models.layers import LaneConv, LaneDropout, LaneLinear, conv_norm
 from twophase.models.network import ACTIVATIONS, Architecture, LaneNetwork, image_lanes, pooled_lanes
 
 
 class CNN(LaneNetwork):
-    """`depth` layers of `width` channels, kernel 3; then the mean over positions and the logits.
+    """`depth` layers of `width` channels, kernel 3; then the mean over positions, dropout and the logits.
 
     The first layer and every other one after it has stride 2.
     """
@@ -22,11 +22,11 @@ class CNN(LaneNetwork):
         width: int,
         activation: str,
         norm_layer: str,
+        dropout: float,
     ) -> None:
         super().__init__(input_shape)
         self.activation = ACTIVATIONS[activation]
         is_flat = len(input_shape) == 2
-        is_normed = norm_layer == "batch"
         convs = []
         for i in range(depth):
             stride = 2 - i % 2
@@ -36,11 +36,12 @@ class CNN(LaneNetwork):
                     width,
                     kernel=(1, 3) if is_flat else (3, 3),
                     stride=(1, stride) if is_flat else (stride, stride),
-                    is_normed=is_normed,
+                    is_normed=norm_layer != "none",
                 )
             )
         self.convs = nn.ModuleList(convs)
-        self.norms = nn.ModuleList(LaneBatchNorm(width) if is_normed else nn.Identity() for _ in range(depth))
+        self.norms = nn.ModuleList(conv_norm(norm_layer, width) for _ in range(depth))
+        self.dropout = LaneDropout(dropout)
         self.head = LaneLinear(width, num_classes)
 
     def logits(self, inputs: Tensor, *, is_shared: bool) -> Float[Tensor, "K B C"]:
@@ -48,12 +49,12 @@ class CNN(LaneNetwork):
         x = image_lanes(inputs, is_shared=is_shared)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = self.activation(norm(conv(x)))
-        logits: Tensor = self.head(pooled_lanes(x, self.num_lanes))
+        logits: Tensor = self.head(self.dropout(pooled_lanes(x, self.num_lanes), self.num_lanes))
         return logits
 
 
 ARCHITECTURE = Architecture(
     CNN,
-    defaults={"depth": 8, "width": 16, "activation": "relu", "norm_layer": "batch", "init": "he"},
+    defaults={"depth": 8, "width": 16, "activation": "relu", "norm_layer": "batch", "init": "he", "dropout": 0.0},
     ranges={"depth": range(1, 257), "width": range(1, 4097)},
 )

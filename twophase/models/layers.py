@@ -16,6 +16,8 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from twophase.seeding import stream
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -138,7 +140,26 @@ class LaneConv(LaneWeights):
         return F.conv2d(x, weight, bias, self.stride, self.padding, groups=groups)
 
 
-class LaneBatchNorm(LaneLayer):
+class LaneNorm(LaneLayer):
+    """What normalisations share: a factor and an offset per lane and channel, [K, C] each, at first the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(1, channels))
+        self.bias = nn.Parameter(torch.empty(1, channels))
+
+    def draws(self, init: str) -> dict[str, Draw]:  # noqa: ARG002 - the same for every scheme
+        """The identity."""
+        return {"weight": Draw(mean=1.0), "bias": Draw()}
+
+
+BATCH_NORM_MOMENTUM = 0.1
+SHORT = 16
+"""Positions below which a channel's values are gathered first: torch's backward pass on a CPU takes those of one example
+at a time, and below a vector's length one by one, thirty times as slowly."""
+
+
+class LaneBatchNorm(LaneNorm):
     """Batch normalisation (Ioffe & Szegedy 2015) of K·C channels with running statistics per lane, [K, C].
 
     Attributes:
@@ -151,26 +172,25 @@ class LaneBatchNorm(LaneLayer):
     running_var: Tensor
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(1, channels))
-        self.bias = nn.Parameter(torch.empty(1, channels))
+        super().__init__(channels)
         self.register_buffer("running_mean", torch.zeros(1, channels))
         self.register_buffer("running_var", torch.ones(1, channels))
-        self.momentum = 0.1
+        self.momentum = BATCH_NORM_MOMENTUM
         self.is_tracking = True
-
-    def draws(self, init: str) -> dict[str, Draw]:  # noqa: ARG002 - the same for every scheme
-        """The identity."""
-        return {"weight": Draw(mean=1.0), "bias": Draw()}
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [B, K·C, H, W] or [K, B, C]."""
         if x.dim() == 4:
-            return self._normalise(x)
+            return self._normalise_short(x) if x[0, 0].numel() < SHORT else self._normalise(x)
         # Every channel's batch lies contiguous, so that no lane's sums depend on where among the others it stands.
         num_lanes, batch, channels = x.shape
         rows = x.transpose(1, 2).reshape(1, num_lanes * channels, batch)
         return self._normalise(rows).view(num_lanes, channels, batch).transpose(1, 2)
+
+    def _normalise_short(self, x: Float[Tensor, "B KC H W"]) -> Float[Tensor, "B KC H W"]:
+        batch, channels, *positions = x.shape
+        rows = x.transpose(0, 1).reshape(1, channels, -1)
+        return self._normalise(rows).view(channels, batch, *positions).transpose(0, 1).contiguous()
 
     def _normalise(self, x: Tensor) -> Tensor:
         is_needed = self.is_tracking or not self.training
@@ -183,3 +203,70 @@ class LaneBatchNorm(LaneLayer):
             training=self.training,
             momentum=self.momentum,
         )
+
+
+class LaneLayerNorm(LaneNorm):
+    """Layer normalisation (Ba, Kiros, Hinton 2016, arXiv:1607.06450) of the features of every row of [K, B, C]."""
+
+    def forward(self, x: Float[Tensor, "K B C"]) -> Float[Tensor, "K B C"]:
+        """Normalise each row, then apply the lane's own factors and offsets."""
+        rows = F.layer_norm(x, x.shape[-1:])
+        return torch.addcmul(self.bias.unsqueeze(1), rows, self.weight.unsqueeze(1))
+
+
+class LaneGroupNorm(LaneNorm):
+    """Group normalisation (Wu & He 2018, arXiv:1803.08494) of [B, K·C, H, W]; one group is layer normalisation."""
+
+    def __init__(self, channels: int, num_groups: int) -> None:
+        super().__init__(channels)
+        self.num_groups = num_groups
+
+    def forward(self, x: Float[Tensor, "B KC H W"]) -> Float[Tensor, "B KC H W"]:
+        """Normalise every group of channels of an example over its channels and positions."""
+        num_groups = len(self.weight) * self.num_groups
+        return F.group_norm(x.contiguous(), num_groups, self.weight.flatten(), self.bias.flatten())
+
+
+def num_groups(channels: int) -> int:
+    """Groups of a group normalisation: the most, up to 32, that divide the channels and hold four of them or more."""
+    return max(groups for groups in range(1, 33) if channels % groups == 0 and (groups == 1 or channels // groups >= 4))
+
+
+def dense_norm(kind: str, features: int) -> nn.Module:
+    """Normalisation after a dense layer: ``none``, ``batch`` or ``layer``."""
+    return {"none": lambda _: nn.Identity(), "batch": LaneBatchNorm, "layer": LaneLayerNorm}[kind](features)
+
+
+def conv_norm(kind: str, channels: int) -> nn.Module:
+    """Normalisation after a convolution: ``none``, ``batch``, ``group``, or ``layer``, which is a single group."""
+    if kind == "none":
+        return nn.Identity()
+    if kind == "batch":
+        return LaneBatchNorm(channels)
+    return LaneGroupNorm(channels, num_groups(channels) if kind == "group" else 1)
+
+
+class LaneDropout(nn.Module):
+    """Dropout (Srivastava et al. 2014) with one mask for all lanes, so that it drives no two of them apart.
+
+    Attributes:
+        noise: Seed, step and number of the layer, which the mask is drawn from; None switches dropout off.
+    """
+
+    def __init__(self, fraction: float) -> None:
+        super().__init__()
+        self.fraction = fraction
+        self.noise: tuple[int, int, int] | None = None
+
+    def forward(self, x: Tensor, num_lanes: int) -> Tensor:
+        """Set a share of the values of [K, B, C] or [B, K·C, H, W] to 0 and divide the others by what is left."""
+        if self.noise is None or not self.training or not self.fraction:
+            return x
+        if x.dim() == 3:
+            return x * self._mask(x.shape[1:], x, *self.noise)
+        lanes = x.view(len(x), num_lanes, -1, *x.shape[2:])
+        return (lanes * self._mask((len(x), 1, *lanes.shape[2:]), x, *self.noise)).view(x.shape)
+
+    def _mask(self, shape: tuple[int, ...], like: Tensor, seed: int, step: int, number: int) -> Tensor:
+        kept = torch.rand(shape, generator=stream(seed, "dropout", step, number)) >= self.fraction
+        return kept.to(like) / (1.0 - self.fraction)

@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from twophase.models.layers import Draw, LaneBatchNorm, LaneLayer, LaneWeights
+from twophase.models.layers import BATCH_NORM_MOMENTUM, Draw, LaneBatchNorm, LaneDropout, LaneLayer, LaneWeights
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -74,9 +74,33 @@ class LaneNetwork(nn.Module, ABC):
     def stop_tracking(self) -> None:
         """Leave running statistics as they are from now on, in training as well."""
         self.is_tracking = False
-        for module in self.modules():
-            if isinstance(module, LaneBatchNorm):
-                module.is_tracking = False
+        for norm in self._batch_norms():
+            norm.is_tracking = False
+
+    def set_noise(self, seed: int, step: int) -> None:
+        """Say what the masks of dropout are drawn from: one per layer and step, whatever the number of lanes.
+
+        A network that was never told trains without dropout, as statistics are recomputed.
+        """
+        dropouts = (module for module in self.modules() if isinstance(module, LaneDropout))
+        for number, dropout in enumerate(dropouts):
+            dropout.noise = (seed, step, number)
+
+    def reset_statistics(self) -> bool:
+        """Forget the running statistics of batch normalisation; tell whether there are any."""
+        norms = self._batch_norms()
+        for norm in norms:
+            norm.running_mean.zero_()
+            norm.running_var.fill_(1.0)
+        return bool(norms)
+
+    def set_statistics_weight(self, weight: float | None) -> None:
+        """Set the weight of the newest batch in the running statistics; None for the usual one."""
+        for norm in self._batch_norms():
+            norm.momentum = BATCH_NORM_MOMENTUM if weight is None else weight
+
+    def _batch_norms(self) -> list[LaneBatchNorm]:
+        return [module for module in self.modules() if isinstance(module, LaneBatchNorm)]
 
 
 class OneLane(nn.Module):
@@ -113,6 +137,12 @@ def pooled_lanes(features: Float[Tensor, "B KC H W"], num_lanes: int) -> Float[T
 
 
 Builder = Callable[..., LaneNetwork]
+Leaves = Mapping[str, str | int | float]
+Settle = Callable[[Leaves, tuple[int, ...], int], Leaves]
+
+
+def _as_they_are(leaves: Leaves, input_shape: tuple[int, ...], num_classes: int) -> Leaves:  # noqa: ARG001
+    return {}
 
 
 @dataclass(frozen=True)
@@ -124,9 +154,12 @@ class Architecture:
         defaults: Default of each setting leaf that the model has.
         ranges: Values that would do, ascending, of its integer leaves.
         choices: Values that would do, for leaves where a model takes fewer than there are.
+        settle: (leaves, input_shape, num_classes) -> leaves that follow from the others; raises `BadInput` where they
+            don't go together or with the data.
     """
 
     build: Builder
-    defaults: Mapping[str, str | int]
+    defaults: Leaves
     ranges: Mapping[str, Sequence[int]]
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    settle: Settle = _as_they_are

@@ -4,12 +4,15 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from twophase.models.layers import LaneBatchNorm, LaneConv, LaneLinear
+from twophase.models.layers import LaneConv, LaneDropout, LaneLinear, conv_norm
 from twophase.models.network import ACTIVATIONS, Activation, Architecture, LaneNetwork, image_lanes, pooled_lanes
 
 
 class Block(nn.Module):
-    """Two convolutions of kernel 3 beside a shortcut; where the channels double, the positions halve."""
+    """Two convolutions of kernel 3 beside a shortcut; where the channels double, the positions halve.
+
+    Dropout between the convolutions (Zagoruyko & Komodakis 2016, arXiv:1605.07146).
+    """
 
     def __init__(
         self,
@@ -17,30 +20,35 @@ class Block(nn.Module):
         channels_out: int,
         *,
         is_flat: bool,
-        is_normed: bool,
         is_projected: bool,
         activation: Activation,
+        norm_layer: str,
+        dropout: float,
     ) -> None:
         super().__init__()
-        self.activation = activation
+        self.activation, self.channels_out = activation, channels_out
         stride = channels_out // channels_in
         strides = (1, stride) if is_flat else (stride, stride)
         kernel = (1, 3) if is_flat else (3, 3)
+        is_normed = norm_layer != "none"
         self.conv1 = LaneConv(channels_in, channels_out, kernel, strides, is_normed=is_normed)
-        self.norm1 = _norm(channels_out, is_normed=is_normed)
+        self.norm1 = conv_norm(norm_layer, channels_out)
+        self.dropout = LaneDropout(dropout)
         self.conv2 = LaneConv(channels_out, channels_out, kernel, (1, 1), is_normed=is_normed)
-        self.norm2 = _norm(channels_out, is_normed=is_normed)
+        self.norm2 = conv_norm(norm_layer, channels_out)
         self.shortcut: nn.Module = nn.Identity()
         if channels_in != channels_out:
             self.shortcut = Subsample(channels_in, channels_out, strides)
             if is_projected:
                 projection = LaneConv(channels_in, channels_out, (1, 1), strides, is_normed=is_normed)
-                self.shortcut = nn.Sequential(projection, _norm(channels_out, is_normed=is_normed))
+                self.shortcut = nn.Sequential(projection, conv_norm(norm_layer, channels_out))
 
     def forward(self, x: Float[Tensor, "B KC H W"]) -> Float[Tensor, "B KC2 H2 W2"]:
         """Activation of the sum of both branches."""
-        branch = self.activation(self.norm1(self.conv1(x)))
-        return self.activation(self.norm2(self.conv2(branch)) + self.shortcut(x))
+        y = self.conv1(x)
+        num_lanes = y.shape[1] // self.channels_out
+        branch = self.norm2(self.conv2(self.dropout(self.activation(self.norm1(y)), num_lanes)))
+        return self.activation(branch + self.shortcut(x))
 
 
 class Subsample(nn.Module):
@@ -72,22 +80,24 @@ class ResNet(LaneNetwork):
         activation: str,
         norm_layer: str,
         shortcut: str,
+        dropout: float,
     ) -> None:
         super().__init__(input_shape)
         self.activation = ACTIVATIONS[activation]
-        is_flat, is_normed = len(input_shape) == 2, norm_layer == "batch"
+        is_flat = len(input_shape) == 2
         kernel = (1, 3) if is_flat else (3, 3)
-        self.stem = LaneConv(input_shape[0], width, kernel, (1, 1), is_normed=is_normed)
-        self.norm = _norm(width, is_normed=is_normed)
+        self.stem = LaneConv(input_shape[0], width, kernel, (1, 1), is_normed=norm_layer != "none")
+        self.norm = conv_norm(norm_layer, width)
         widths = [stage * width for stage in (1, 2, 4) for _ in range((depth - 2) // 6)]
         self.blocks = nn.ModuleList(
             Block(
                 before,
                 after,
                 is_flat=is_flat,
-                is_normed=is_normed,
                 is_projected=shortcut == "B",
                 activation=self.activation,
+                norm_layer=norm_layer,
+                dropout=dropout,
             )
             for before, after in zip([width, *widths], widths, strict=False)
         )
@@ -102,10 +112,6 @@ class ResNet(LaneNetwork):
         return logits
 
 
-def _norm(channels: int, *, is_normed: bool) -> nn.Module:
-    return LaneBatchNorm(channels) if is_normed else nn.Identity()
-
-
 ARCHITECTURE = Architecture(
     ResNet,
     defaults={
@@ -115,6 +121,7 @@ ARCHITECTURE = Architecture(
         "norm_layer": "batch",
         "init": "he",
         "shortcut": "A",
+        "dropout": 0.0,
     },
     ranges={"depth": range(8, 1205, 6), "width": range(1, 1025)},
 )

@@ -4,7 +4,7 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from twophase.models.layers import LaneBatchNorm, LaneConv, LaneLinear
+from twophase.models.layers import LaneConv, LaneDropout, LaneLinear, conv_norm
 from twophase.models.network import ACTIVATIONS, Architecture, LaneNetwork, image_lanes, pooled_lanes
 
 CONVOLUTIONS: dict[int, tuple[int, ...]] = {
@@ -20,7 +20,7 @@ CHANNELS = (1, 2, 4, 8, 8)
 
 
 class VGG(LaneNetwork):
-    """Five stages of convolutions of kernel 3, each followed by max pooling; then the mean over positions.
+    """Five stages of convolutions of kernel 3 with max pooling; then the mean over positions, dropout and the logits.
 
     A dimension of fewer than two positions is no longer pooled, so that small inputs keep one.
     """
@@ -34,20 +34,22 @@ class VGG(LaneNetwork):
         width: int,
         activation: str,
         norm_layer: str,
+        dropout: float,
     ) -> None:
         super().__init__(input_shape)
         self.activation = ACTIVATIONS[activation]
-        is_normed = norm_layer == "batch"
+        is_normed = norm_layer != "none"
         kernel = (1, 3) if len(input_shape) == 2 else (3, 3)
         stages, channels = [], input_shape[0]
         for factor, count in zip(CHANNELS, CONVOLUTIONS[depth], strict=True):
             layers: list[nn.Module] = []
             for _ in range(count):
                 layers.append(LaneConv(channels, factor * width, kernel, (1, 1), is_normed=is_normed))
-                layers.append(LaneBatchNorm(factor * width) if is_normed else nn.Identity())
+                layers.append(conv_norm(norm_layer, factor * width))
                 channels = factor * width
             stages.append(nn.ModuleList(layers))
         self.stages = nn.ModuleList(stages)
+        self.dropout = LaneDropout(dropout)
         self.head = LaneLinear(channels, num_classes)
 
     def logits(self, inputs: Tensor, *, is_shared: bool) -> Float[Tensor, "K B C"]:
@@ -59,12 +61,12 @@ class VGG(LaneNetwork):
                 x = self.activation(norm(conv(x)))
             window = (min(2, x.shape[2]), min(2, x.shape[3]))
             x = F.max_pool2d(x, window)
-        logits: Tensor = self.head(pooled_lanes(x, self.num_lanes))
+        logits: Tensor = self.head(self.dropout(pooled_lanes(x, self.num_lanes), self.num_lanes))
         return logits
 
 
 ARCHITECTURE = Architecture(
     VGG,
-    defaults={"depth": 16, "width": 64, "activation": "relu", "norm_layer": "batch", "init": "he"},
+    defaults={"depth": 16, "width": 64, "activation": "relu", "norm_layer": "batch", "init": "he", "dropout": 0.0},
     ranges={"depth": tuple(CONVOLUTIONS), "width": range(1, 1025)},
 )
