@@ -155,7 +155,7 @@ class LaneNorm(LaneLayer):
 
 BATCH_NORM_MOMENTUM = 0.1
 SHORT = 16
-"""Positions below which a channel's values are gathered first: torch's backward pass on a CPU takes those of one example
+"""Positions below which a channel's values are gathered first: torch's backward pass on a CPU takes those of an example
 at a time, and below a vector's length one by one, thirty times as slowly."""
 
 
