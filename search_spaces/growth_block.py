@@ -5,7 +5,7 @@ from typing import Any
 
 from search_spaces.chaos_block import DEFAULT_FORK_STEPS
 from search_spaces.rules import MOST, count, distinct, positive, read_list, read_mapping
-from twophase.config import Protocol, Setting
+from twophase.config import MOST_STEPS, Protocol, Setting
 from twophase.errors import BadInput
 from twophase.update_map import RULES
 
@@ -51,6 +51,9 @@ class Growth:
                 f"growth.fork_steps plus growth.window ({window}) must not pass num_steps ({end} for model "
                 f"'{setting.model}'), got {late[0]} + {window} = {late[0] + window}"
             )
+        num_windows = self.num_directions * len(self.fork_steps or DEFAULT_FORK_STEPS)
+        if num_windows > MOST:
+            raise BadInput(f"growth must have at most {MOST:,} windows in a trial, got {num_windows:,}; ask for fewer")
         if setting.optimizer not in RULES:
             known = ", ".join(sorted(RULES))
             raise BadInput(f"growth must go with an optimizer whose rule it knows ({known}), got '{setting.optimizer}'")
@@ -76,7 +79,7 @@ def read_growth(raw: Any) -> Growth:
     if raw is None:
         return Growth()
     given = read_mapping("growth", raw)
-    window = count("growth.window", given.get("window", Protocol.growth_window), least=1)
+    window = count("growth.window", given.get("window", Protocol.growth_window), least=1, most=MOST_STEPS)
     burn_in = count("growth.burn_in", given.get("burn_in", min(Protocol.growth_burn_in, window - 1)), least=0)
     if burn_in >= window:
         raise BadInput(f"growth.burn_in must be below growth.window ({window}), got {burn_in}")

@@ -19,7 +19,10 @@ chaos: {fork_steps: [0, 20, 40], magnitudes: [1e-2], num_directions: 1}
 
 OVERRIDES = {
     "unknown key": ("chaso.controls=1", ["chaso.controls", "did you mean 'chaos.controls'", "docs/space.md"]),
-    "unknown key in a block": ("chaos.control=1", ["did you mean 'chaos.controls'? known: chaos.controls, chaos.fork"]),
+    "unknown key in a block": (
+        "chaos.control=1",
+        ["did you mean 'chaos.controls'? known: chaos.alignment, chaos.controls"],
+    ),
     "unknown setting": ("num_step=5", ["num_step", "did you mean 'num_steps'", "docs/space.md"]),
     "unknown axis": ("axes.wdith=[1]", ["unknown axis 'wdith'", "did you mean 'width'"]),
     "lr text": ("lr=fast", ["lr", "number", "'fast'"]),
@@ -173,6 +176,7 @@ OVERRIDES = {
     "growth past the end": ("growth.window=61", ["growth.window (61)", "num_steps (60", "0 + 61 = 61"]),
     "growth by default": ("growth.num_directions=1", ["growth.window (200)", "num_steps (60", "0 + 200 = 200"]),
     "no directions of growth": ("growth.num_directions=0", ["growth.num_directions", ">= 1", "got 0"]),
+    "growth without end": ("growth.num_directions=100000000", ["growth.num_directions", "10,000"]),
     "one magnitude of growth": ("growth.magnitudes=1e-6", ["growth.magnitudes must be a list", "1e-06"]),
     "unknown in growth": ("growth.steps=5", ["unknown key 'growth.steps'", "growth.fork_steps"]),
     "value no YAML": ("lr=[", ["--set lr", "not YAML"]),
@@ -244,6 +248,10 @@ FILES = {
     "growth late": (
         "name: a\nbase: {num_steps: 50}\ngrowth: {fork_steps: [0, 45], window: 10}",
         ["growth.fork_steps plus growth.window (10) must not pass num_steps (50", "got 45 + 10 = 55"],
+    ),
+    "growth windows": (
+        "name: a\ngrowth: {num_directions: 9000}",
+        ["growth must have at most 10,000 windows in a trial, got 81,000"],
     ),
     "burn-in": ("name: a\ngrowth: {window: 5, burn_in: 5}", ["growth.burn_in must be below growth.window (5)", "5"]),
     "growth magnitudes near": ("name: a\ngrowth: {magnitudes: [2e-6, 1e-6]}", ["growth.magnitudes", "tenfold apart"]),
