@@ -6,6 +6,7 @@ number made from a kernel.
 """
 
 import functools
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -92,6 +93,8 @@ def entk(
     with ExitStack() as stack:
         for context in (_evaluating(module), _exact_products(), torch.inference_mode(False), torch.enable_grad()):
             stack.enter_context(context)
+        if "torch._dynamo" in sys.modules:  # where something is compiled, run it as it was written: hooks see no other
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(torch.autocast(inputs.device.type, enabled=False))
         module, inputs = converted(module, inputs, dtype)
         kernel = _kernel(module, inputs, kind, labels, seed, memory_bytes)
@@ -112,7 +115,7 @@ def _kernel(module: nn.Module, inputs: Tensor, kind: str, labels: object, seed: 
 
 @torch.no_grad()
 def _logits(module: nn.Module, inputs: Tensor) -> Tensor:
-    return torch.cat([checked_logits(module(batch), len(batch)) for batch in torch.split(inputs, BATCH)])
+    return torch.cat([checked_logits(module(batch.clone()), len(batch)) for batch in torch.split(inputs, BATCH)])
 
 
 def _centred(kernel: Tensor, num_inputs: int) -> Tensor:

@@ -28,7 +28,7 @@ def gradients(module: nn.Module, names: Sequence[str], example: Tensor) -> Gradi
     """
     vectorised = _vectorised(module, names)
     with torch.no_grad():
-        num_logits = module(example).shape[1]
+        num_logits = module(example.clone()).shape[1]
     readout = example.new_ones(1, 1, num_logits, dtype=torch.float32)
     try:
         vectorised(example, readout)
@@ -45,7 +45,7 @@ def _vectorised(module: nn.Module, names: Sequence[str]) -> Gradients:
     module = copy.deepcopy(module)
 
     def read(values: dict[str, Tensor], example: Tensor, rows_RC: Tensor) -> Tensor:
-        logits: Tensor = functional_call(module, {**fixed, **values}, (example.unsqueeze(0),))
+        logits: Tensor = functional_call(module, {**fixed, **values}, (example.unsqueeze(0).clone(),))
         return rows_RC.to(logits.dtype) @ logits[0]
 
     function = vmap(jacrev(read), in_dims=(None, 0, 0), randomness="error")
@@ -78,7 +78,7 @@ def _looped(module: nn.Module, names: Sequence[str]) -> Gradients:
         # cuDNN has no gradients of recurrent layers in evaluation mode.
         with torch.backends.cudnn.flags(enabled=False):
             for example, rows_RC in zip(torch.split(inputs, 1), readout_NRC, strict=True):
-                logits = module(example)
+                logits = module(example.clone())
                 rows.append(torch.stack([gradient(logits, row) for row in rows_RC]))
         return torch.stack(rows)
 

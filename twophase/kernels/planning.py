@@ -105,8 +105,8 @@ def make_plan(
     alone, saved_bytes = _alone(module, some[-1:], readings)
     if not _is_close(together.logits[-1:], alone.logits):
         raise BadInput(
-            "module must compute every row from its own input alone, got another row for the same input alone than "
-            "among others"
+            "module must compute every row from its own input alone and without chance, got another row for one input "
+            "alone than for the same among others"
         )
     held = [layer for layer, call in together.calls.items() if _is_aligned(call, alone.calls.get(layer))]
     answered = {id(p) for layer in held for p in layer.parameters()}

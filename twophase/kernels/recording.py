@@ -76,7 +76,7 @@ def record(module: nn.Module, inputs: Tensor, readings: Readings) -> Record:
     seen: dict[nn.Module, list[Call | None]] = {layer: [] for layer in readings}
     handles = [layer.register_forward_hook(partial(_note, seen, readings), with_kwargs=True) for layer in readings]
     try:
-        logits = checked_logits(module(inputs), len(inputs))
+        logits = checked_logits(module(inputs.clone()), len(inputs))  # it may change them in place
     finally:
         for handle in handles:
             handle.remove()
