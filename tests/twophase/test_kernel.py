@@ -296,7 +296,7 @@ MODULES = {
         lambda: Applied(
             lambda m, x: m.head(m.lin(x.transpose(0, 1)).sum(0)), lin=nn.Linear(6, 5), head=nn.Linear(5, 3)
         ),
-        (NUM, 3, 6),  # as many positions as inputs are looked at
+        (NUM, 2, 6),  # as many positions as inputs are looked at
         {"lin.weight", "lin.bias"},
     ),
     "inputs reversed inside": (

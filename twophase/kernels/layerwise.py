@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from twophase.kernels import generic
 from twophase.kernels.blocks import TILE_ROWS, Factor, add_pairwise, add_products, add_unfolded, unfolded
 from twophase.kernels.planning import Layer, Lone, Plan, make_plan
-from twophase.kernels.recording import Call, Record, record
+from twophase.kernels.recording import Record, record
 
 CACHE_BYTES = 1 << 22
 """Patches that are laid out at a time: what a core's cache holds."""
@@ -210,44 +210,46 @@ class _Assembly:
         column = 0
         for layer in group.layers:
             first, column = column, column + layer.columns
-            gamma, call = gammas.pop(layer), found.calls.get(layer.module)
-            if layer.is_kept_unfolded:
-                self._unfold(layer, call, gamma, features[:, :, first:column])
-                continue
-            factor = kept.factors[layer]
-            factor.x[here] = 0 if call is None else layer.reading.features(call.x)
-            if self._is_summed:
-                gamma = gamma.transpose(1, 2).flatten(2, 3).unsqueeze(1)
-            factor.gamma[here] = gamma
+            gamma = gammas.pop(layer, None)
+            if gamma is None:
+                features[:, :, first:column] = 0
+                if layer in kept.factors:
+                    kept.factors[layer].gamma[here] = kept.factors[layer].x[here] = 0
+            elif layer.is_kept_unfolded:
+                self._unfold(layer, found.calls[layer.module].x, gamma, features[:, :, first:column])
+            else:
+                factor = kept.factors[layer]
+                factor.x[here] = layer.reading.features(found.calls[layer.module].x)
+                is_moved = self._is_summed  # rows count as outputs then
+                factor.gamma[here] = gamma.transpose(1, 2).flatten(2, 3).unsqueeze(1) if is_moved else gamma
 
-    def _unfold(self, layer: Layer, call: Call | None, gamma: Tensor, features: Tensor) -> None:
+    def _unfold(self, layer: Layer, x: Tensor, gamma: Tensor, features: Tensor) -> None:
         """Write every input's own gradients of a layer, some inputs at a time."""
-        if call is None:
-            features.zero_()
-            return
         step = CACHE_BYTES // max(1, layer.sizes.input_elements * self._item)
         for few in _slices(slice(0, len(features)), step):
-            x = layer.reading.features(call.x[few]).to(gamma.dtype)
-            features[few] = unfolded(x, gamma[few], layer.sizes)
+            features[few] = unfolded(layer.reading.features(x[few]).to(gamma.dtype), gamma[few], layer.sizes)
 
     def _output_gradients(self, found: Record, layers: Sequence[Layer], readout_NRC: Tensor) -> dict[Layer, Tensor]:
-        """One backward pass per row: gradients at layers' outputs, [n, R, G, O, T]; 0 where nothing depends on one."""
+        """One backward pass per row: gradients at layers' outputs, [n, R, G, O, T], where there are any."""
         num, rows = readout_NRC.shape[:2]
-        gammas = {
-            layer: readout_NRC.new_empty(num, rows, layer.sizes.groups, layer.sizes.outputs, layer.sizes.positions)
-            for layer in layers
-        }
         called = [layer for layer in layers if layer.module in found.calls]
-        for layer in layers:
-            if layer not in called:
-                gammas[layer].zero_()
         edges = [found.calls[layer.module].edge for layer in called]
+        gammas: dict[Layer, Tensor] = {}
         for row in range(rows) if edges else ():
             weights = readout_NRC[:, row].to(found.logits.dtype)
-            gradients = torch.autograd.grad(found.logits, edges, weights, retain_graph=True, allow_unused=True)
+            gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
+                found.logits, edges, weights, retain_graph=True, allow_unused=True
+            )
             for layer, gradient in zip(called, gradients, strict=True):
-                read = layer.reading
-                gammas[layer][:, row] = 0 if gradient is None else read.outputs(read.batch_first(gradient))
+                if gradient is None:  # whatever the row: the logits don't depend on it
+                    continue
+                gamma = layer.reading.outputs(layer.reading.batch_first(gradient)).to(readout_NRC.dtype)
+                if rows == 1:
+                    gammas[layer] = gamma.unsqueeze(1)
+                    continue
+                if layer not in gammas:
+                    gammas[layer] = gamma.new_empty(num, rows, *gamma.shape[1:])
+                gammas[layer][:, row] = gamma
         return gammas
 
     def _record(self, part: slice) -> Record:

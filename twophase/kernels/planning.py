@@ -11,7 +11,7 @@ from twophase.kernels.blocks import Sizes, is_pairwise_cheaper
 from twophase.kernels.recording import Call, Readings, Record, record
 from twophase.kernels.rules import Reading, read
 
-PROBED = 3
+PROBED = 2
 """Inputs that are run together to see what the module is made of."""
 
 
