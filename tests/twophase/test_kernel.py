@@ -143,9 +143,16 @@ def bias_only():
 def routed(m, x):
     """Each input goes to the expert of its sign: the first inputs all to one."""
     chosen = x[:, 0] > 0
-    out = x.new_zeros(len(x), 3)
-    out = out.index_put((chosen,), m.plus(x[chosen]))
-    return m.head(out.index_put((~chosen,), m.minus(x[~chosen])))
+    out = x.new_zeros(len(x), 3).index_put((chosen,), m.plus(x[chosen]))
+    if not chosen.all():
+        out = out.index_put((~chosen,), m.minus(x[~chosen]))
+    return m.head(out)
+
+
+def cropped(m, x):
+    """As many positions as the longest input has that aren't 0; what is cropped counts for nothing."""
+    length = int((x != 0).any(0).nonzero().max()) + 1
+    return m.head(torch.tanh(m.lin(x[:, :length].unsqueeze(2))).mul(x[:, :length].unsqueeze(2)).sum(1))
 
 
 def attended(m, x):
@@ -304,10 +311,15 @@ MODULES = {
         (NUM, 6),
         {"lin.weight", "lin.bias"},
     ),
-    "experts": (  # found lone only when their inputs come
+    "experts": (  # of whom one is met only when its inputs come
         lambda: Applied(routed, plus=nn.Linear(6, 3), minus=nn.Linear(6, 3), head=nn.Linear(3, 3)),
         (NUM, 6),
-        {"minus.weight", "minus.bias"},
+        set(),
+    ),
+    "cropped": (
+        lambda: Applied(cropped, lin=nn.Linear(1, 4, bias=False), head=nn.Linear(4, 3)),
+        (NUM, 6),
+        set(),
     ),
     "attention": (
         lambda: Applied(
@@ -360,7 +372,8 @@ def inputs_of(shape):
         tokens[0] = torch.tensor([2, 4, 4])  # the padding, and one token twice
         return tokens
     inputs = torch.randn(shape, dtype=torch.float64, generator=generator)
-    inputs[:4, 0] = inputs[:4, 0].abs()  # the first inputs have one expert, others another
+    inputs[:4, 0] = inputs[:4, 0].abs()  # the first inputs have one expert, and are the shortest
+    inputs[:4, -1] = 0.0
     return inputs
 
 

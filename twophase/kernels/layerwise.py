@@ -137,6 +137,7 @@ class _Assembly:
         self._workspace = min(WORKSPACE_BYTES, memory_bytes // 8)
         self._gradients: dict[tuple[Lone, ...], generic.Gradients] = {}
         self._last: tuple[slice, Record] | None = None
+        self._buffers: dict[Layer, Tensor] = {}
 
     def add_to(self, kernel: Tensor) -> None:
         """Add all blocks to the lower triangle of a kernel."""
@@ -186,6 +187,7 @@ class _Assembly:
             for part in _slices(some, self._way_bytes // max(1, on_way)):
                 here = slice(part.start - some.start, part.stop - some.start)
                 self._keep_layers(group, part, features[here], kept, here)
+            self._buffers.clear()
         if group.lone:
             column = sum(layer.columns for layer in group.layers)
             on_way = rows * (self._plan.saved_bytes + self._item * (group.columns - column))
@@ -248,9 +250,16 @@ class _Assembly:
                     gammas[layer] = gamma.unsqueeze(1)
                     continue
                 if layer not in gammas:
-                    gammas[layer] = gamma.new_empty(num, rows, *gamma.shape[1:])
+                    gammas[layer] = self._buffer(layer, num, gamma)
                 gammas[layer][:, row] = gamma
         return gammas
+
+    def _buffer(self, layer: Layer, num: int, gamma: Tensor) -> Tensor:
+        """Room for gradients of all rows; the same for one part after another, as fresh memory costs time."""
+        kept = self._buffers.get(layer)
+        if kept is None or len(kept) < num:
+            kept = self._buffers[layer] = gamma.new_empty(num, self._num_rows, *gamma.shape[1:])
+        return kept[:num]
 
     def _record(self, part: slice) -> Record:
         """Run one part of the inputs, unless it was the last that ran."""
@@ -259,6 +268,10 @@ class _Assembly:
         self._last = None
         found = record(self._module, self._inputs[part], self._readings)
         strangers: set[Tensor] = {parameter for parameter in found.others if parameter not in self._lone}
+        for layer in self._plan.layers:
+            call = found.calls.get(layer.module)
+            if call is not None and call.shapes != layer.shapes:
+                strangers.update(layer.module.parameters())
         if strangers:
             raise _OtherwiseUsed(strangers)
         self._last = (part, found)

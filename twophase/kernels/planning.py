@@ -23,6 +23,7 @@ class Layer:
         module: The layer.
         reading: Its rule.
         sizes: Sizes of its equation.
+        shapes: Shapes of its input and output, for one of the inputs.
         is_pairwise: The form of its block.
         is_kept_unfolded: Whether its inputs' own gradients are what is kept of it.
         has_indices: Whether whole numbers stand for its features.
@@ -31,6 +32,7 @@ class Layer:
     module: nn.Module
     reading: Reading
     sizes: Sizes
+    shapes: tuple[torch.Size, torch.Size]
     is_pairwise: bool
     is_kept_unfolded: bool
     has_indices: bool
@@ -110,7 +112,7 @@ def make_plan(
         )
     held = [layer for layer, call in together.calls.items() if _is_aligned(call, alone.calls.get(layer))]
     answered = {id(p) for layer in held for p in layer.parameters()}
-    used = {id(p) for found in (together, alone) for p in found.others}
+    used = without | {id(p) for found in (together, alone) for p in found.others}
     used |= {id(p) for found in (together, alone) for layer in found.calls for p in layer.parameters()}
     lone = tuple(
         Lone(name, p.numel()) for name, p in module.named_parameters() if p.requires_grad and id(p) in used - answered
@@ -134,7 +136,7 @@ def _layer(layer: nn.Module, reading: Reading, call: Call, num_inputs: int, num_
     is_pairwise |= has_indices
     factors = num_rows * sizes.output_elements + sizes.input_elements
     is_kept_unfolded = not is_pairwise and num_rows * sizes.num_parameters <= factors
-    return Layer(layer, reading, sizes, is_pairwise, is_kept_unfolded, has_indices)
+    return Layer(layer, reading, sizes, call.shapes, is_pairwise, is_kept_unfolded, has_indices)
 
 
 def _alone(module: nn.Module, example: Tensor, readings: Readings) -> tuple[Record, int]:
@@ -161,7 +163,7 @@ def _alone(module: nn.Module, example: Tensor, readings: Readings) -> tuple[Reco
 
 def _is_aligned(call: Call, alone: Call | None) -> bool:
     """Whether the last row of a layer's input is what the last of the inputs leads to."""
-    return alone is not None and call.x.shape[1:] == alone.x.shape[1:] and _is_close(call.x[-1:], alone.x)
+    return alone is not None and call.shapes == alone.shapes and _is_close(call.x[-1:], alone.x)
 
 
 def _is_close(some: Tensor, others: Tensor) -> bool:

@@ -39,6 +39,11 @@ class Call:
     output_shape: torch.Size
 
     @property
+    def shapes(self) -> tuple[torch.Size, torch.Size]:
+        """Shapes of one input's share of what goes in and out."""
+        return self.x.shape[1:], self.output_shape[1:]
+
+    @property
     def is_input_unchanged(self) -> bool:
         """Whether x still is what the layer saw."""
         return self.x._version == self.version
