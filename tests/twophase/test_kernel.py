@@ -151,8 +151,8 @@ def routed(m, x):
 
 def cropped(m, x):
     """As many positions as the longest input has that aren't 0; what is cropped counts for nothing."""
-    length = int((x != 0).any(0).nonzero().max()) + 1
-    return m.head(torch.tanh(m.lin(x[:, :length].unsqueeze(2))).mul(x[:, :length].unsqueeze(2)).sum(1))
+    length = int((x != 0).any(2).any(0).nonzero().max()) + 1
+    return m.head((torch.tanh(m.lin(x[:, :length])) * x[:, :length, :1]).sum(1))
 
 
 def attended(m, x):
@@ -317,8 +317,8 @@ MODULES = {
         set(),
     ),
     "cropped": (
-        lambda: Applied(cropped, lin=nn.Linear(1, 4, bias=False), head=nn.Linear(4, 3)),
-        (NUM, 6),
+        lambda: Applied(cropped, lin=nn.Linear(6, 5), head=nn.Linear(5, 3)),
+        (NUM, 3, 6),
         set(),
     ),
     "attention": (
