@@ -2,7 +2,8 @@
 
 Every kernel is of lane 0 alone, on one probe set that all seeds share, batch-norm statistics recomputed first: the
 kernel with running and that with recomputed statistics of the same weights differ more than most checkpoints do.
-Of all kernels only their inner products and what is said of each are kept in the end.
+Of all kernels only their inner products and what is said of each are kept in the end, and no more of them are in memory
+at a time than a budget allows.
 """
 
 import time
@@ -11,14 +12,13 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from twophase import cone, lanes
 from twophase.config import Trial
 from twophase.data import Dataset, stratified
 from twophase.evaluation import Evaluator
-from twophase.kernel import NO_DIAGONAL, KernelSummary, entk, summarise
+from twophase.kernel import KINDS, KernelSummary, entk, summarise
+from twophase.kernels.streaming import MEMORY_BYTES, StreamingGram
 from twophase.lanes import LaneState
 from twophase.models import OneLane
 from twophase.training import build_model
@@ -52,8 +52,7 @@ class KernelProbe:
         self._num_classes, self._seed = dataset.num_classes, protocol.probe_seed
         self._network = build_model(trial.setting, dataset, seed=0).to(self._inputs.device)
         self._evaluator, self._steps = evaluator, {kind: sorted(wanted) for kind, wanted in steps.items()}
-        self._kernels: dict[str, list[Tensor]] = {kind: [] for kind in steps}
-        self._products: dict[str, list[list[float]]] = {kind: [] for kind in steps}
+        self._grams = {kind: StreamingGram(MEMORY_BYTES // len(steps)) for kind in steps}
         self._summaries: dict[str, list[KernelSummary]] = {kind: [] for kind in steps}
         self.seconds = 0.0
 
@@ -71,11 +70,9 @@ class KernelProbe:
         lanes.write(self._evaluator.recomputed(lanes.fork(state)), self._network)
         for kind in due:
             kernel = entk(OneLane(self._network), self._inputs, kind, labels=self._labels, seed=self._seed)
-            kept = self._kernels[kind]
-            kept.append(kernel)
-            self._products[kind].append([_inner_product(kernel, other) for other in kept])
+            self._grams[kind].add(kernel)
             summary = summarise(kernel, self._labels, self._num_classes)
-            if kind in NO_DIAGONAL:
+            if not KINDS[kind].has_diagonal:
                 summary = replace(summary, trace=float("nan"), effective_rank=float("nan"))
             self._summaries[kind].append(summary)
         self.seconds += time.perf_counter() - began
@@ -95,10 +92,8 @@ class KernelProbe:
 
     def rows(self, kind: str) -> dict[str, list[Row]]:
         """Rows of `cone`, for every ordered pair of steps, and of `kernel`, once all steps have been visited."""
-        steps, products = self._steps[kind], self._products[kind]
-        gram = np.zeros((len(steps), len(steps)))
-        for i, row in enumerate(products):
-            gram[i, : i + 1] = gram[: i + 1, i] = row
+        steps, gram = self._steps[kind], self._grams[kind].matrix()
+        self._grams[kind].close()
         between = cone.distances(gram)
         speeds = cone.velocities(gram, np.asarray(steps, dtype=np.float64))
         pairs = [
@@ -117,8 +112,3 @@ class KernelProbe:
             for step, summary, speed in zip(steps, self._summaries[kind], speeds, strict=True)
         ]
         return {"cone": pairs, "kernel": single}
-
-
-def _inner_product(first: Tensor, second: Tensor) -> float:
-    """⟨H₁, H₂⟩_F in float64: a product in float32 leaves a kernel 2e-7 from itself."""
-    return float(torch.dot(first.flatten().double(), second.flatten().double()))

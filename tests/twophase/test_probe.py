@@ -1,6 +1,7 @@
 """Kernels along a run: rows against kernels taken by hand from the same states."""
 
 import math
+import tempfile
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from twophase.config import Protocol, Trial
 from twophase.data import stratified
 from twophase.evaluation import Evaluator
 from twophase.experiment import Experiment, Todo
+from twophase.kernels.streaming import StreamingGram
 from twophase.models import OneLane
 from twophase.training import LaneTrainer, build_model, initial_state, reference_order
 
@@ -98,6 +100,41 @@ def test_a_run_that_diverged_has_unknown_kernels():
     assert np.isnan(between[-1]).all()
     assert np.isnan(between[0, 1:]).any()
     assert math.isnan(outcome.kernel_rows["full"]["kernel"][-1]["norm"])
+
+
+def kernels(num, size=700):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(size, size, generator=generator) for _ in range(num)]
+
+
+def test_products_do_not_depend_on_where_kernels_are_kept_nor_on_later_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    taken = kernels(5)  # of several blocks each
+    found = []
+    for memory_bytes, num in ((1 << 30, 5), (0, 5), (2 * 4 * 700**2, 5), (0, 3)):
+        gram = StreamingGram(memory_bytes)
+        for kernel in taken[:num]:
+            gram.add(kernel)
+        found.append(gram.matrix())
+        written = 0 if gram._scratch is None else gram._scratch.seek(0, 2)
+        assert written == max(0, num * 4 * 700**2 - memory_bytes)
+        gram.close()
+        assert list(tmp_path.iterdir()) == []
+    whole = found[0]
+    np.testing.assert_allclose(whole, [[float((a.double() * b).sum()) for b in taken] for a in taken], rtol=1e-9)
+    assert (found[1] == whole).all()
+    assert (found[2] == whole).all()
+    assert (found[3] == whole[:3, :3]).all()
+
+
+def test_a_kernel_added_is_a_copy():
+    kernel = kernels(1, 5)[0]
+    gram = StreamingGram()
+    gram.add(kernel)
+    before = gram.matrix()[0, 0]
+    kernel.mul_(2)
+    gram.add(kernel)
+    assert gram.matrix()[0, 1] == 2 * before
 
 
 def test_geometry_from_the_gram_matrix_alone():

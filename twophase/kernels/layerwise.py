@@ -1,0 +1,298 @@
+"""A kernel piece by piece: blocks are added to it one after the other, and the Jacobian is never held whole.
+
+The pieces of a module, layers with a rule and parameters without, are taken in groups that fit the memory. For each
+group the inputs run through the module; one backward pass per row gives the gradients at the outputs of the group's
+layers, and no further down. A layer keeps its inputs' own gradients where these are the smaller and are what its block
+is made of, else what they follow from.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from twophase.kernels import generic
+from twophase.kernels.blocks import TILE_ROWS, Factor, add_pairwise, add_products, add_unfolded, unfolded
+from twophase.kernels.planning import Layer, Lone, Plan, make_plan
+from twophase.kernels.recording import Record, record
+
+CACHE_BYTES = 1 << 22
+"""Patches that are laid out at a time: what a core's cache holds."""
+
+WORKSPACE_BYTES = 1 << 25
+"""Most bytes of products made in passing."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Pieces that are done together."""
+
+    layers: tuple[Layer, ...] = ()
+    lone: tuple[Lone, ...] = ()
+
+    @property
+    def pieces(self) -> tuple[Layer | Lone, ...]:
+        """All of them."""
+        return (*self.layers, *self.lone)
+
+    def elements(self, num_rows: int) -> int:
+        """Elements kept per input of so many rows."""
+        return sum(piece.elements(num_rows) for piece in self.pieces)
+
+    @property
+    def columns(self) -> int:
+        """Columns of its features."""
+        return sum(piece.columns for piece in self.pieces)
+
+
+@dataclass
+class Kept:
+    """What is kept of a group for some inputs: features, [n·R, columns], and factors of layers without columns."""
+
+    features: Tensor
+    factors: dict[Layer, Factor]
+
+
+class _OtherwiseUsed(Exception):  # noqa: N818 - no mistake: a second look
+    """Some inputs use parameters otherwise than those that the plan was made from."""
+
+    def __init__(self, parameters: set[Tensor]) -> None:
+        super().__init__()
+        self.parameters = parameters
+
+
+def gram(
+    module: nn.Module, inputs: Tensor, readout_NRC: Tensor, plan: Plan, *, is_summed: bool, memory_bytes: int
+) -> Tensor:
+    """Products of all rows' gradients with all rows'.
+
+    Args:
+        module: Any module from N inputs to logits [N, C], in evaluation mode.
+        inputs: The N inputs.
+        readout_NRC: w, in the dtype of the kernel.
+        plan: Of the module, for these inputs.
+        is_summed: Whether to sum over the rows of an input.
+        memory_bytes: Bound on gradients and activations held at a time, the kernel itself not counted.
+
+    Returns:
+        The kernel, [N·R, N·R] or summed [N, N], exactly symmetric.
+    """
+    excluded: set[Tensor] = set()
+    while True:
+        try:
+            kernel = _lower(module, inputs, readout_NRC, plan, is_summed=is_summed, memory_bytes=memory_bytes)
+            break
+        except _OtherwiseUsed as found:
+            excluded |= found.parameters
+            plan = make_plan(module, inputs, readout_NRC.shape[1], is_summed=is_summed, excluded=excluded)
+    _mirror(kernel)
+    return kernel.to(readout_NRC.dtype)
+
+
+def _mirror(kernel: Tensor) -> None:
+    """Copy the lower triangle to the upper: products of floats needn't be symmetric to the last bit."""
+    for start in range(0, len(kernel), TILE_ROWS):
+        strip = slice(start, start + TILE_ROWS)
+        kernel[:start, strip] = kernel[strip, :start].T
+        square = kernel[strip, strip]
+        square.copy_(square.tril() + square.tril(-1).T)
+
+
+def _lower(
+    module: nn.Module, inputs: Tensor, readout_NRC: Tensor, plan: Plan, *, is_summed: bool, memory_bytes: int
+) -> Tensor:
+    """The lower triangle, summed in float64; where rows are summed, as many at a time as fit, at the least one."""
+    num, num_rows = readout_NRC.shape[:2]
+    size = num if is_summed else num * num_rows
+    kernel = readout_NRC.new_zeros(size, size, dtype=torch.float64)
+    at_once = num_rows
+    if is_summed:
+        per_row = num * Group(plan.layers, plan.lone).elements(1) * readout_NRC.element_size()
+        at_once = max(1, min(num_rows, memory_bytes // 2 // max(1, per_row)))
+    for rows_NRC in torch.split(readout_NRC, at_once, 1):
+        _Assembly(module, inputs, rows_NRC, plan, is_summed, memory_bytes).add_to(kernel)
+    return kernel
+
+
+class _Assembly:
+    """One pass over the pieces of a module."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        inputs: Tensor,
+        readout_NRC: Tensor,
+        plan: Plan,
+        is_summed: bool,
+        memory_bytes: int,
+    ) -> None:
+        self._module, self._inputs, self._readout, self._plan = module, inputs, readout_NRC, plan
+        self._is_summed, self._num_rows = is_summed, readout_NRC.shape[1]
+        self._readings = {layer.module: layer.reading for layer in plan.layers}
+        names = {piece.name for piece in plan.lone}
+        self._lone = {parameter for name, parameter in module.named_parameters() if name in names}
+        # Half for what is kept, a quarter for the graph and gradients on their way, and of the rest what passes.
+        self._item, self._kept_bytes, self._way_bytes = readout_NRC.element_size(), memory_bytes // 2, memory_bytes // 4
+        self._workspace = min(WORKSPACE_BYTES, memory_bytes // 8)
+        self._gradients: dict[tuple[Lone, ...], generic.Gradients] = {}
+        self._last: tuple[slice, Record] | None = None
+        self._buffers: dict[Layer, Tensor] = {}
+
+    def add_to(self, kernel: Tensor) -> None:
+        """Add all blocks to the lower triangle of a kernel."""
+        pieces = [Group(layers=(layer,)) for layer in reversed(self._plan.layers)]
+        pieces += [Group(lone=(piece,)) for piece in self._plan.lone]
+        if not pieces:
+            return
+        rows = 1 if self._is_summed else self._num_rows
+        largest = max(piece.elements(self._num_rows) for piece in pieces) * self._item
+        num = len(self._inputs)
+        blocks = list(
+            _slices(slice(0, num), num if num * largest <= self._kept_bytes else self._kept_bytes // (2 * largest))
+        )
+        groups = list(self._grouped(pieces, num if len(blocks) == 1 else 2 * blocks[0].stop))
+        for i, some in enumerate(blocks):
+            for others in blocks[: i + 1]:
+                part = kernel[some.start * rows : some.stop * rows, others.start * rows : others.stop * rows]
+                for group in groups:
+                    left = self._keep(group, some)
+                    right = left if others is some else self._keep(group, others)
+                    self._add(part, group, left, right)
+
+    def _grouped(self, pieces: Sequence[Group], num_inputs: int) -> Iterator[Group]:
+        """Put pieces together as long as they fit."""
+        most = self._kept_bytes // (num_inputs * self._item)
+        group = Group()
+        for piece in pieces:
+            joined = Group(group.layers + piece.layers, group.lone + piece.lone)
+            if (group.layers or group.lone) and joined.elements(self._num_rows) > most:
+                yield group
+                joined = piece
+            group = joined
+        yield group
+
+    def _keep(self, group: Group, some: slice) -> Kept:
+        """Run some inputs through the module, and keep what the group's blocks are made of."""
+        num, rows = some.stop - some.start, self._num_rows
+        features = self._readout.new_empty(num, rows, group.columns)
+        kept = Kept(features.view(num, -1) if self._is_summed else features.view(num * rows, -1), {})
+        for layer in group.layers:
+            if not layer.is_kept_unfolded:
+                kept.factors[layer] = self._empty_factor(layer, num)
+        on_way = self._plan.saved_bytes + self._item * (rows + 1) * sum(
+            layer.sizes.output_elements for layer in group.layers
+        )
+        if group.layers:
+            for part in _slices(some, self._way_bytes // max(1, on_way)):
+                here = slice(part.start - some.start, part.stop - some.start)
+                self._keep_layers(group, part, features[here], kept, here)
+            self._buffers.clear()
+        if group.lone:
+            column = sum(layer.columns for layer in group.layers)
+            on_way = rows * (self._plan.saved_bytes + self._item * (group.columns - column))
+            for part in _slices(some, self._way_bytes // max(1, on_way)):
+                here = slice(part.start - some.start, part.stop - some.start)
+                features[here, :, column:] = self._lone_gradients(group.lone)(self._inputs[part], self._readout[part])
+        return kept
+
+    def _empty_factor(self, layer: Layer, num: int) -> Factor:
+        sizes, rows = layer.sizes, self._num_rows
+        outputs = (1, sizes.groups, rows * sizes.outputs) if self._is_summed else (rows, sizes.groups, sizes.outputs)
+        dtype = torch.long if layer.has_indices else self._readout.dtype
+        return Factor(
+            self._readout.new_empty(num, sizes.groups, sizes.features, sizes.positions, dtype=dtype),
+            self._readout.new_empty(num, *outputs, sizes.positions),
+        )
+
+    def _keep_layers(self, group: Group, part: slice, features: Tensor, kept: Kept, here: slice) -> None:
+        """Take gradients at the outputs of the group's layers for one part of the inputs."""
+        found = self._record(part)
+        gammas = self._output_gradients(found, group.layers, self._readout[part])
+        column = 0
+        for layer in group.layers:
+            first, column = column, column + layer.columns
+            gamma = gammas.pop(layer, None)
+            if gamma is None:
+                features[:, :, first:column] = 0
+                if layer in kept.factors:
+                    kept.factors[layer].gamma[here] = kept.factors[layer].x[here] = 0
+            elif layer.is_kept_unfolded:
+                self._unfold(layer, found.calls[layer.module].x, gamma, features[:, :, first:column])
+            else:
+                factor = kept.factors[layer]
+                factor.x[here] = layer.reading.features(found.calls[layer.module].x)
+                is_moved = self._is_summed  # rows count as outputs then
+                factor.gamma[here] = gamma.transpose(1, 2).flatten(2, 3).unsqueeze(1) if is_moved else gamma
+
+    def _unfold(self, layer: Layer, x: Tensor, gamma: Tensor, features: Tensor) -> None:
+        """Write every input's own gradients of a layer, some inputs at a time."""
+        step = CACHE_BYTES // max(1, layer.sizes.input_elements * self._item)
+        for few in _slices(slice(0, len(features)), step):
+            features[few] = unfolded(layer.reading.features(x[few]).to(gamma.dtype), gamma[few], layer.sizes)
+
+    def _output_gradients(self, found: Record, layers: Sequence[Layer], readout_NRC: Tensor) -> dict[Layer, Tensor]:
+        """One backward pass per row: gradients at layers' outputs, [n, R, G, O, T], where there are any."""
+        num, rows = readout_NRC.shape[:2]
+        called = [layer for layer in layers if layer.module in found.calls]
+        edges = [found.calls[layer.module].edge for layer in called]
+        gammas: dict[Layer, Tensor] = {}
+        for row in range(rows) if edges else ():
+            weights = readout_NRC[:, row].to(found.logits.dtype)
+            gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
+                found.logits, edges, weights, retain_graph=True, allow_unused=True
+            )
+            for layer, gradient in zip(called, gradients, strict=True):
+                if gradient is None:  # whatever the row: the logits don't depend on it
+                    continue
+                gamma = layer.reading.outputs(layer.reading.batch_first(gradient)).to(readout_NRC.dtype)
+                if rows == 1:
+                    gammas[layer] = gamma.unsqueeze(1)
+                    continue
+                if layer not in gammas:
+                    gammas[layer] = self._buffer(layer, num, gamma)
+                gammas[layer][:, row] = gamma
+        return gammas
+
+    def _buffer(self, layer: Layer, num: int, gamma: Tensor) -> Tensor:
+        """Room for gradients of all rows; the same for one part after another, as fresh memory costs time."""
+        kept = self._buffers.get(layer)
+        if kept is None or len(kept) < num:
+            kept = self._buffers[layer] = gamma.new_empty(num, self._num_rows, *gamma.shape[1:])
+        return kept[:num]
+
+    def _record(self, part: slice) -> Record:
+        """Run one part of the inputs, unless it was the last that ran."""
+        if self._last is not None and self._last[0] == part:
+            return self._last[1]
+        self._last = None
+        found = record(self._module, self._inputs[part], self._readings)
+        strangers: set[Tensor] = {parameter for parameter in found.others if parameter not in self._lone}
+        for layer in self._plan.layers:
+            call = found.calls.get(layer.module)
+            if call is not None and call.shapes != layer.shapes:
+                strangers.update(layer.module.parameters())
+        if strangers:
+            raise _OtherwiseUsed(strangers)
+        self._last = (part, found)
+        return found
+
+    def _lone_gradients(self, lone: tuple[Lone, ...]) -> generic.Gradients:
+        if lone not in self._gradients:
+            names = [piece.name for piece in lone]
+            self._gradients[lone] = generic.gradients(self._module, names, self._inputs[:1])
+        return self._gradients[lone]
+
+    def _add(self, kernel: Tensor, group: Group, left: Kept, right: Kept) -> None:
+        """Add the blocks of a group."""
+        if group.columns:
+            add_products(kernel, left.features, left.features if right is left else right.features)
+        for layer, factor in left.factors.items():
+            form = add_pairwise if layer.is_pairwise else add_unfolded
+            form(kernel, factor, factor if right is left else right.factors[layer], layer.sizes, self._workspace)
+
+
+def _slices(whole: slice, size: int) -> Iterator[slice]:
+    size = max(1, size)
+    for start in range(whole.start, whole.stop, size):
+        yield slice(start, min(start + size, whole.stop))
