@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from twophase import cone, lanes
 from twophase.config import Trial
@@ -79,16 +80,18 @@ class KernelProbe:
 
     def checkpoint(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What has been taken so far: as JSON, and the kernels by name."""
-        kernels = {f"{kind} {i}": kernel for kind, kept in self._kernels.items() for i, kernel in enumerate(kept)}
-        summaries = {kind: [asdict(summary) for summary in taken] for kind, taken in self._summaries.items()}
-        return {"products": self._products, "summaries": summaries, "seconds": self.seconds}, kernels
+        taken = {kind: gram.checkpoint() for kind, gram in self._grams.items()}
+        products = {kind: rows for kind, (rows, _) in taken.items()}
+        summaries = {kind: [asdict(summary) for summary in found] for kind, found in self._summaries.items()}
+        named = {f"{kind} {i}": kernel for kind, (_, kept) in taken.items() for i, kernel in enumerate(kept)}
+        return {"products": products, "summaries": summaries, "seconds": self.seconds}, named
 
     def resume(self, note: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Go on from a checkpoint."""
-        self._products, self.seconds = note["products"], note["seconds"]
-        for kind, taken in note["summaries"].items():
-            self._summaries[kind] = [KernelSummary(**summary) for summary in taken]
-            self._kernels[kind] = [tensors[f"{kind} {i}"].to(self._inputs.device) for i in range(len(taken))]
+        self.seconds = note["seconds"]
+        for kind, found in note["summaries"].items():
+            self._summaries[kind] = [KernelSummary(**summary) for summary in found]
+            self._grams[kind].resume(note["products"][kind], [tensors[f"{kind} {i}"] for i in range(len(found))])
 
     def rows(self, kind: str) -> dict[str, list[Row]]:
         """Rows of `cone`, for every ordered pair of steps, and of `kernel`, once all steps have been visited."""

@@ -2,6 +2,7 @@
 
 import tempfile
 import weakref
+from collections.abc import Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -51,6 +52,14 @@ class StreamingGram:
         for i, row in enumerate(self._rows):
             gram[i, : i + 1] = gram[: i + 1, i] = row
         return gram
+
+    def checkpoint(self) -> tuple[list[list[float]], list[Tensor]]:
+        """The products so far, row by row, and the kernels, flat."""
+        return self._rows, self._kernels
+
+    def resume(self, rows: list[list[float]], kernels: Sequence[Tensor]) -> None:
+        """Go on from a checkpoint, as an object without kernels."""
+        self._rows, self._kernels = rows, [self._kept(kernel) for kernel in kernels]
 
     def close(self) -> None:
         """Forget the kernels and remove the scratch file; the products stay."""
