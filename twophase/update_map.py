@@ -85,7 +85,7 @@ def point_of(state: LaneState) -> Point:
 def update_map(setting: Setting, dataset: Dataset, seed: int) -> UpdateMap:
     """Make the update of a setting's reference, in float64 whatever its precision.
 
-    Each step sees the reference's own minibatch, augmentation and learning rate.
+    Each step sees the reference's own minibatch, augmentation, mask of dropout and learning rate.
 
     Args:
         setting: What is trained.
@@ -112,6 +112,7 @@ def update_map(setting: Setting, dataset: Dataset, seed: int) -> UpdateMap:
         if augment is not None:
             inputs = augment(inputs, len(dataset.input_shape) - 1, stream(seed, "augmentation", step))
 
+        model.set_noise(seed, step)
         theta, moments = point
         # As duals they are differentiable already, and have to stay what they are.
         at = {name: value if value.requires_grad else value.detach().requires_grad_() for name, value in theta.items()}

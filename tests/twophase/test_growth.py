@@ -134,10 +134,12 @@ CASES = [
     ("mlp", {"norm_layer": "batch", "optimizer": "nesterov", "clip_norm": 0.5}),
     ("cnn", {"optimizer": "adamw", "augmentation": "shift"}),
     ("resnet", {"activation": "gelu", "clip_norm": 0.5, "warmup_steps": 5}),
+    ("vit", {"dropout": 0.2, "optimizer": "adamw"}),
+    ("custom", {}),
 ]
 
 
-@pytest.mark.parametrize(("model", "leaves"), CASES, ids=["sgd", "nesterov", "adamw", "clipped"])
+@pytest.mark.parametrize(("model", "leaves"), CASES, ids=["sgd", "nesterov", "adamw", "clipped", "dropout", "custom"])
 def test_the_update_map_is_what_training_does_and_its_tangent_a_difference(model, leaves):
     point_setting = small_setting(model, precision="float64", **leaves)
     data = small_dataset().to(torch.device("cpu"), torch.float64)

@@ -56,6 +56,9 @@ class CustomNetwork(LaneNetwork):
     def logits(self, inputs: Tensor, *, is_shared: bool) -> Float[Tensor, "K B C"]:
         """Call the module for every lane, and keep what it made of its buffers in training."""
         parameters, buffers = dict(self.net.named_parameters()), dict(self.net.named_buffers())
+        if not self.is_tracking:
+            # Parameters may be given for more lanes than it was built with; buffers are those of a single one.
+            buffers = {name: buffer[:1].expand(self.num_lanes, *buffer.shape[1:]) for name, buffer in buffers.items()}
         lanes = inputs.expand(self.num_lanes, *inputs.shape) if is_shared else inputs
         pure = self._of_this_width()
         pure.set_mode(is_training=self.training, is_noisy=self._noise is not None)
