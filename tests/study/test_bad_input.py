@@ -21,7 +21,7 @@ OVERRIDES = {
     "unknown key": ("chaso.controls=1", ["chaso.controls", "did you mean 'chaos.controls'", "docs/space.md"]),
     "unknown key in a block": (
         "chaos.control=1",
-        ["did you mean 'chaos.controls'? known: chaos.alignment, chaos.controls"],
+        ["did you mean 'chaos.controls'? known: chaos.", ", chaos.fork_steps"],
     ),
     "unknown setting": ("num_step=5", ["num_step", "did you mean 'num_steps'", "docs/space.md"]),
     "unknown axis": ("axes.wdith=[1]", ["unknown axis 'wdith'", "did you mean 'width'"]),
@@ -399,6 +399,7 @@ DECLARATIONS = {
     "threshold a word": changed(primary={"threshold": "low"}),
     "magnitudes words": changed(magnitudes=["large"]),
     "measures a number": changed(measures=5),
+    "protocol a word": changed(protocol={"train_sample": "all"}),
     "perturbation a list": changed(perturbation=["gaussian"]),
     "spaces numbers": changed(spaces=[1]),
     "a space that is none": changed(spaces=[{"name": "tiny", "base": {"lr": "fast"}}]),
