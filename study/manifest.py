@@ -149,6 +149,10 @@ def _is_size(value: object) -> bool:
 
 
 def _protocol(raw: Mapping[str, Any]) -> Protocol:
+    usual = asdict(Protocol())
+    wrong = [name for name, value in raw.items() if type(value) is not type(usual.get(name))]
+    if wrong:
+        raise ValueError(f"wrong name or type of protocol.{wrong[0]}")
     return Protocol(**raw)
 
 
