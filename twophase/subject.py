@@ -98,7 +98,7 @@ class Subject:
             generator: Stream that the minibatch, and its augmentation, are drawn from.
 
         Returns:
-            Float64 gradient, computed in float64 whatever the precision, without weight decay.
+            Float64 gradient, computed in float64 whatever the precision, without weight decay or dropout.
         """
         data, setting = self._dataset, self._setting
         drawn = torch.randperm(len(data.train_labels), generator=generator)[: setting.batch_size]
