@@ -86,6 +86,17 @@ def test_the_zoo_against_a_plain_jacobian(model, input_shape):
     module, inputs, labels = trained(model, input_shape)
     for kind, expected in by_hand(module, inputs, labels).items():
         assert_same(entk(module, inputs, kind, labels=labels), expected)
+    # A network of a user's own is one call for torch.
+    assert bool(make_plan(module, inputs, None, is_summed=False).lone) == (model == "custom")
+
+
+@pytest.mark.parametrize(
+    ("model", "norm_layer"),
+    [("mlp", "batch"), ("mlp", "layer"), ("resnet", "group"), ("vgg", "layer"), ("vit", "none")],
+)
+def test_every_normalisation_of_the_zoo_has_a_rule(model, norm_layer):
+    module, inputs, labels = trained(model, SHAPES["2d"], norm_layer=norm_layer)
+    assert_same(entk(module, inputs), by_hand(module, inputs, labels)["full"])
     assert not make_plan(module, inputs, None, is_summed=False).lone
 
 

@@ -245,7 +245,7 @@ class _Assembly:
             for layer, gradient in zip(called, gradients, strict=True):
                 if gradient is None:  # whatever the row: the logits don't depend on it
                     continue
-                gamma = layer.reading.outputs(layer.reading.batch_first(gradient)).to(readout_NRC.dtype)
+                gamma = layer.reading.outputs(layer.reading.batch_first(gradient, num)).to(readout_NRC.dtype)
                 if rows == 1:
                     gammas[layer] = gamma.unsqueeze(1)
                     continue

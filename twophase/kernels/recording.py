@@ -79,7 +79,9 @@ def record(module: nn.Module, inputs: Tensor, readings: Readings) -> Record:
         BadInput: The module doesn't return [n, C].
     """
     seen: dict[nn.Module, list[Call | None]] = {layer: [] for layer in readings}
-    handles = [layer.register_forward_hook(partial(_note, seen, readings), with_kwargs=True) for layer in readings]
+    handles = [
+        layer.register_forward_hook(partial(_note, seen, readings, len(inputs)), with_kwargs=True) for layer in readings
+    ]
     try:
         logits = checked_logits(module(inputs.clone()), len(inputs))  # it may change them in place
     finally:
@@ -112,6 +114,7 @@ def checked_logits(logits: object, num_inputs: int) -> Tensor:
 def _note(
     seen: dict[nn.Module, list[Call | None]],
     readings: Readings,
+    num_inputs: int,
     layer: nn.Module,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -123,7 +126,7 @@ def _note(
     if not is_plain or args[0].dim() not in reading.dims or not output.requires_grad:
         seen[layer].append(None)
         return
-    x, y = reading.batch_first(args[0].detach()), reading.batch_first(output.detach())
+    x, y = (reading.batch_first(tensor.detach(), num_inputs) for tensor in (args[0], output))
     seen[layer].append(Call(x, args[0]._version, args[0].grad_fn, get_gradient_edge(output), y.shape))
 
 

@@ -18,9 +18,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from twophase.models.layers import LaneBatchNorm, LaneConv, LaneLinear
+from twophase.models.layers import LaneBatchNorm, LaneConv, LaneGroupNorm, LaneLayerNorm, LaneLinear
+from twophase.models.vit import Positions
 
 Move = Callable[[Tensor], Tensor]
+
+
+def _as_it_is(x: Tensor, _: int) -> Tensor:
+    return x
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Reading:
         has_weight: Whether W is to be differentiated.
         has_bias: Whether b is.
         dims: Numbers of axes, batch included, that an input may have.
-        batch_first: Input or output -> the same with the batch as its first axis.
+        batch_first: (input or output, n) -> the same with the n inputs along its first axis.
     """
 
     features: Move
@@ -41,7 +46,7 @@ class Reading:
     has_weight: bool
     has_bias: bool
     dims: range
-    batch_first: Move = lambda x: x
+    batch_first: Callable[[Tensor, int], Tensor] = _as_it_is
 
 
 Rule = Callable[[Any], Reading | None]
@@ -74,6 +79,15 @@ def _trained(layer: nn.Module) -> tuple[bool, bool]:
     return weight is not None and weight.requires_grad, bias is not None and bias.requires_grad
 
 
+def _by_input(x: Tensor, num: int) -> Tensor:
+    """[n·T, ...] -> [n, T, ...], if it can be; whether an input's rows do lie together is seen when the module runs."""
+    return x if len(x) % num or len(x) == num else x.reshape(num, -1, *x.shape[1:])
+
+
+def _by_input_in_lane(x: Tensor, num: int) -> Tensor:
+    return _by_input(x[0], num)
+
+
 def _positions_last(x: Tensor) -> Tensor:
     """[n, ..., features] -> [n, 1, features, T]."""
     return x.reshape(len(x), -1, x.shape[-1]).transpose(1, 2).unsqueeze(1)
@@ -85,13 +99,13 @@ def _channels(x: Tensor) -> Tensor:
 
 
 def _linear(layer: nn.Linear) -> Reading:
-    return Reading(_positions_last, _positions_last, *_trained(layer), dims=range(2, ANY))
+    return Reading(_positions_last, _positions_last, *_trained(layer), dims=range(2, ANY), batch_first=_by_input)
 
 
 def _lane_linear(layer: LaneLinear) -> Reading | None:
     if len(layer.weight) != 1:
         return None
-    return Reading(_positions_last, _positions_last, *_trained(layer), dims=range(3, 4), batch_first=lambda x: x[0])
+    return Reading(_positions_last, _positions_last, *_trained(layer), dims=range(3, 4), batch_first=_by_input_in_lane)
 
 
 def patches(
@@ -170,16 +184,16 @@ def _lane_batch_norm(layer: LaneBatchNorm) -> Reading | None:
     if layer.training or len(layer.weight) != 1:
         return None
 
-    def features(x: Tensor) -> Tensor:
-        return _channels(F.batch_norm(x, layer.running_mean[0], layer.running_var[0]))
+    def channels(x: Tensor) -> Tensor:
+        return _channels(x if x.dim() == 4 else x.reshape(len(x), -1, x.shape[-1]).mT)
 
-    return Reading(
-        features,
-        _channels,
-        *_trained(layer),
-        dims=range(3, 5),
-        batch_first=lambda x: x if x.dim() == 4 else x[0],
-    )
+    def features(x: Tensor) -> Tensor:
+        return F.batch_norm(channels(x)[:, :, 0], layer.running_mean[0], layer.running_var[0]).unsqueeze(2)
+
+    def batch_first(x: Tensor, num: int) -> Tensor:
+        return x if x.dim() == 4 else _by_input_in_lane(x, num)
+
+    return Reading(features, channels, *_trained(layer), dims=range(3, 5), batch_first=batch_first)
 
 
 def _over_last(layer: nn.LayerNorm | nn.RMSNorm, normalise: Move) -> Reading:
@@ -189,7 +203,13 @@ def _over_last(layer: nn.LayerNorm | nn.RMSNorm, normalise: Move) -> Reading:
         return y.reshape(len(y), -1, size).mT.unsqueeze(2)
 
     axes = len(layer.normalized_shape)
-    return Reading(lambda x: outputs(normalise(x)), outputs, *_trained(layer), dims=range(axes + 1, ANY))
+    return Reading(
+        lambda x: outputs(normalise(x)),
+        outputs,
+        *_trained(layer),
+        dims=range(axes + 1, ANY),
+        batch_first=_by_input if axes == 1 else _as_it_is,
+    )
 
 
 def _layer_norm(layer: nn.LayerNorm) -> Reading:
@@ -205,6 +225,40 @@ def _group_norm(layer: nn.GroupNorm) -> Reading:
         return _channels(F.group_norm(x, layer.num_groups, eps=layer.eps))
 
     return Reading(features, _channels, *_trained(layer), dims=range(2, ANY))
+
+
+def _lane_layer_norm(layer: LaneLayerNorm) -> Reading | None:
+    if len(layer.weight) != 1:
+        return None
+
+    def outputs(y: Tensor) -> Tensor:
+        return y.reshape(len(y), -1, y.shape[-1]).mT.unsqueeze(2)
+
+    def features(x: Tensor) -> Tensor:
+        return outputs(F.layer_norm(x, x.shape[-1:]))
+
+    return Reading(features, outputs, *_trained(layer), dims=range(3, 4), batch_first=_by_input_in_lane)
+
+
+def _lane_group_norm(layer: LaneGroupNorm) -> Reading | None:
+    if len(layer.weight) != 1:
+        return None
+
+    def features(x: Tensor) -> Tensor:
+        return _channels(F.group_norm(x.contiguous(), layer.num_groups))
+
+    return Reading(features, _channels, *_trained(layer), dims=range(4, 5))
+
+
+def _places(layer: Positions) -> Reading | None:
+    """A vector per place, added: an offset of every element."""
+    if len(layer.weight) != 1:
+        return None
+
+    def outputs(y: Tensor) -> Tensor:
+        return y.reshape(len(y), -1, 1, 1)
+
+    return Reading(outputs, outputs, False, True, dims=range(3, 4), batch_first=_by_input_in_lane)
 
 
 def _embedding(layer: nn.Embedding) -> Reading | None:
@@ -233,4 +287,7 @@ RULES: dict[type[nn.Module], Rule] = {
     LaneLinear: _lane_linear,
     LaneConv: _lane_conv,
     LaneBatchNorm: _lane_batch_norm,
+    LaneLayerNorm: _lane_layer_norm,
+    LaneGroupNorm: _lane_group_norm,
+    Positions: _places,
 }
