@@ -7,10 +7,8 @@ from typing import Any
 from search_spaces.rules import MOST, count, distinct, known_word, read_list, read_mapping
 from twophase.cone import checkpoint_steps
 from twophase.config import MOST_EXAMPLES, MOST_SEED, Protocol, Setting
-from twophase.data import DATA
 from twophase.errors import BadInput
 from twophase.kernel import KINDS
-from twophase.models.custom_rules import check_kernel
 
 NUM_LOG = NUM_LINEAR = 12
 
@@ -46,14 +44,10 @@ class Cone:
         """Hold steps and probe set against a setting.
 
         Raises:
-            BadInput: A step lies past the end, the training set is smaller than the probe set, or a module of the
-                user's has no kernel.
+            BadInput: A step lies past the end, or the training set is smaller than the probe set.
         """
         if not self.kernels:
             return
-        if setting.model == "custom":
-            source = DATA[setting.data]
-            check_kernel(setting.build, source.input_shape, source.num_classes, setting.precision)
         late = [step for step in self.steps or () if step > setting.num_steps]
         if late:
             raise BadInput(

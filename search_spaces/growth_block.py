@@ -6,7 +6,9 @@ from typing import Any
 from search_spaces.chaos_block import DEFAULT_FORK_STEPS
 from search_spaces.rules import MOST, count, distinct, positive, read_list, read_mapping
 from twophase.config import MOST_STEPS, Protocol, Setting
+from twophase.data import DATA
 from twophase.errors import BadInput
+from twophase.models.custom_rules import check_growth
 from twophase.update_map import RULES
 
 LEAST_APART = 10.0
@@ -40,10 +42,13 @@ class Growth:
         """Hold windows and optimiser against a setting.
 
         Raises:
-            BadInput: A window passes the end, none fits, or the optimiser can't be linearised.
+            BadInput: A window passes the end, none fits, or optimiser or module can't be linearised.
         """
         if not self.num_directions:
             return
+        if setting.model == "custom":
+            source = DATA[setting.data]
+            check_growth(setting.build, source.input_shape, source.num_classes)
         window, end = self.protocol.growth_window, setting.num_steps
         late = [step for step in self.fork_steps or (0,) if step + window > end]
         if late:

@@ -101,7 +101,8 @@ def update_map(setting: Setting, dataset: Dataset, seed: int) -> UpdateMap:
     if setting.optimizer not in RULES:
         known = ", ".join(sorted(RULES))
         raise BadInput(f"growth must go with an optimizer whose rule it knows ({known}), got '{setting.optimizer}'")
-    model = build_model(setting, dataset, seed=0).to(dataset.train_inputs.device, torch.float64).train()
+    # Of the reference's seed: a module may hold constants of its own, drawn with its parameters.
+    model = build_model(setting, dataset, seed).to(dataset.train_inputs.device, torch.float64).train()
     model.stop_tracking()
     order, augment = reference_order(setting, seed), AUGMENTATIONS[setting.augmentation]
     rule, rates = RULES[setting.optimizer], setting.rates

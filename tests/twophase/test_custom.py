@@ -101,14 +101,22 @@ def test_statistics_are_recomputed_lane_by_lane():
             torch.testing.assert_close(network.net.get_buffer(name)[k], value, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("net", ["conv", "gru"])
+@every_net
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # of a kernel over examples, where vmap has no rule
 def test_kernel_of_lane_0_is_the_modules(net):
     point, dataset = custom_setting(net, precision="float64"), small_dataset((1, 12))
     state = initial_state(point, dataset, seed=0)
     inputs = dataset.train_inputs[:4].double()
-    expected = entk(plain(net, (1, 12), state, 0), inputs)
-    torch.testing.assert_close(entk(OneLane(build_model(point, dataset, seed=0)), inputs), expected, **TOLERANCE)
+    module, network = plain(net, (1, 12), state, 0), build_model(point, dataset, seed=0)
+    network.train()
+    network(inputs.expand(1, *inputs.shape)).sum().backward()  # whatever it keeps of that
+    lanes.write(state, network)
+    jacobian = []
+    for logit in module.eval()(inputs).flatten():
+        own = torch.autograd.grad(logit, [p for p in module.parameters() if p.requires_grad], retain_graph=True)
+        jacobian.append(torch.cat([part.flatten() for part in own]))
+    rows = torch.stack(jacobian)
+    torch.testing.assert_close(entk(OneLane(network), inputs), rows @ rows.T, **TOLERANCE)
 
 
 def test_a_seed_is_one_start_and_another_seed_another():
@@ -268,23 +276,55 @@ def test_the_source_is_in_the_key_and_found_in_the_working_folder(tmp_path, monk
     source_digest.cache_clear()
 
 
+class Fading(nn.Module):
+    """Steers by a buffer: scales what it is given less with each call in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, x):
+        if self.training:
+            self.scale.mul_(0.9)
+        return x * self.scale
+
+
 @pytest.mark.parametrize(
-    ("net", "precision", "is_refused"),
-    [("branching", "float32", True), ("lstm", "float64", True), ("lstm", "float32", False), ("gru", "float64", False)],
+    ("layer", "part"),
+    [
+        (Fading, "changes its buffer '2.scale' in training"),
+        (lambda: nn.Sequential(nn.Unflatten(1, (4, 2)), nn.GroupNorm(2, 4), nn.Flatten()), "can't be linearised"),
+        (lambda: nn.BatchNorm1d(8), ""),
+    ],
+    ids=["steers by a buffer", "no second derivative", "may"],
 )
-def test_a_cone_is_refused_for_what_has_no_kernel(net, precision, is_refused):
-    base = {"model": "custom", "build": f"custom_nets:{net}", "precision": precision}
-    space = {"name": "s", "base": base, "cone": {"probe_size": 4}}
-    if is_refused:
-        with pytest.raises(BadInput, match=f"build 'custom_nets:{net}' has no kernels in {precision}.*cone"):
-            search_spaces.load(space)
-        space = {**space, "cone": None}
+def test_growth_is_refused_for_what_can_not_be_linearised(monkeypatch, layer, part):
+    def build(input_shape, num_classes):
+        size = torch.Size(input_shape).numel()
+        return nn.Sequential(nn.Flatten(), nn.Linear(size, 8), layer(), nn.Linear(8, num_classes))
+
+    name = f"layered_{abs(hash(part))}"
+    monkeypatch.setattr("custom_nets." + name, build, raising=False)
+    space = {"name": "s", "base": {"model": "custom", "build": f"custom_nets:{name}"}}
     assert len(search_spaces.load(space).settings) == 1
+    if not part:
+        assert search_spaces.load({**space, "growth": {"window": 10}}).settings
+        return
+    with pytest.raises(BadInput) as caught:
+        search_spaces.load({**space, "growth": {"window": 10}})
+    assert part in str(caught.value)
+    assert "growth" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_network_of_lanes_can_be_copied():
+    """Also one that holds on to its last call."""
     point, dataset = custom_setting("lstm"), small_dataset()
     network = build_model(point, dataset, seed=0)
+    inputs = dataset.train_inputs[:3]
+    logits, twin = network(inputs), copy.deepcopy(network)
+    assert torch.equal(twin(inputs), logits)
     with torch.no_grad():
-        logits = network(dataset.train_inputs[:3])
-        assert torch.equal(copy.deepcopy(network)(dataset.train_inputs[:3]), logits)
+        next(twin.parameters()).add_(1.0)
+    assert not torch.equal(twin(inputs), logits)
+    assert torch.equal(network(inputs), logits)

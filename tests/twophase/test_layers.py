@@ -6,12 +6,15 @@ from samples import SHAPES, small_dataset, small_setting
 
 from twophase import lanes
 from twophase.config import NORM_LAYERS, Protocol, Trial
+from twophase.dual import differentiable, level, tangent_of
 from twophase.evaluation import Evaluator
 from twophase.models import MODELS
 from twophase.models.layers import LaneDropout, LaneLinear, LaneWeights, num_groups
-from twophase.training import build_model, initial_state
+from twophase.training import LaneTrainer, build_model, initial_state, reference_order
+from twophase.update_map import point_of, update_map
 
 ZOO = sorted(set(MODELS) - {"custom"})
+NORMED = [("mlp", "layer"), ("cnn", "group"), ("resnet", "layer"), ("vgg", "batch"), ("vit", "layer")]
 every_model = pytest.mark.parametrize("model", ZOO)
 
 
@@ -120,3 +123,37 @@ def test_width_and_depth_may_be_swept(model):
         for leaves in ({}, {"width": small.width + 2}, {"depth": deeper})
     ]
     assert sizes[0] < min(sizes[1:])
+
+
+@pytest.mark.parametrize(
+    ("model", "leaves"),
+    [(m, {"norm_layer": n, "dropout": 0.2}) for m, n in NORMED] + [("custom", {"build": "custom_nets:conv"})],
+    ids=str,
+)
+# PyTorch loads formulas of forward mode by a way that it warns of.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_the_update_map_is_the_trainers_step_and_its_tangent_the_difference(model, leaves):
+    """Dropout's mask, norms and a module's buffers included."""
+    point = small_setting(model, precision="float64", **leaves)
+    dataset = small_dataset().to(torch.device("cpu"), torch.float64)
+    start = lanes.take(initial_state(point, dataset, 0), [0] * 4)
+    update, (theta, moments) = update_map(point, dataset, 0), point_of(start)
+    trainer = LaneTrainer(point, dataset, start, seed=0)
+    trainer.advance(1, [reference_order(point, 0)])
+    after, _ = update((theta, moments), 0)
+    for name, value in trainer.state.parameters.items():
+        torch.testing.assert_close(after[name].detach(), value, rtol=1e-10, atol=1e-12)
+    generator = torch.Generator().manual_seed(0)
+    push = {n: torch.randn(v.shape, generator=generator, dtype=v.dtype) for n, v in theta.items()}
+    with level():
+        made, _ = update(({name: differentiable(value, push[name]) for name, value in theta.items()}, moments), 0)
+        tangent = torch.cat([tangent_of(value).flatten() for value in made.values()])
+    ahead, behind = (
+        torch.cat(
+            [v.flatten() for v in update(({n: v + e * push[n] for n, v in theta.items()}, moments), 0)[0].values()]
+        )
+        for e in (1e-6, -1e-6)
+    )
+    # Central differences at 1e-6: some 1e-10 of rounding, and as much of the third derivative.
+    difference = (ahead - behind).detach() / 2e-6
+    assert float((tangent - difference).norm() / difference.norm()) < 1e-6

@@ -1,5 +1,6 @@
 """K networks of a user's own module, by torch.func: vmap over lanes where that is exact, else one lane at a time."""
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -19,7 +20,6 @@ class CustomNetwork(LaneNetwork):
 
     Attributes:
         is_vmapped: Whether lanes are computed together; a single one never is.
-        is_tracking: Whether training changes the buffers.
     """
 
     def __init__(self, input_shape: tuple[int, ...], num_classes: int, *, build: str, build_digest: str) -> None:
@@ -30,8 +30,19 @@ class CustomNetwork(LaneNetwork):
         self._pure, self._width = PureModule(make(*self._origin, seed=0)), 1
         self._noise: int | None = None
         self._statistics_weight: float | None = None
-        self.is_vmapped, self.is_tracking = is_vmap_exact(*self._origin), True
+        self.is_vmapped = is_vmap_exact(*self._origin)
         self.net = _holding(self._pure)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "CustomNetwork":
+        """Build the module anew: what it keeps of its last call may hold a graph, which can't be copied."""
+        build, input_shape, num_classes = self._origin
+        digest = source_digest(*self._origin)
+        twin = CustomNetwork(input_shape, num_classes, build=build, build_digest=digest)
+        memo[id(self)] = twin
+        twin.net, twin.training = copy.deepcopy(self.net, memo), self.training
+        twin._noise, twin._statistics_weight = self._noise, self._statistics_weight
+        twin.is_tracking = self.is_tracking
+        return twin
 
     def reset(self, init: str, generator: torch.Generator) -> None:  # noqa: ARG002 - the module's own
         """Build the module anew, as a single lane."""
@@ -56,14 +67,15 @@ class CustomNetwork(LaneNetwork):
     def logits(self, inputs: Tensor, *, is_shared: bool) -> Float[Tensor, "K B C"]:
         """Call the module for every lane, and keep what it made of its buffers in training."""
         parameters, buffers = dict(self.net.named_parameters()), dict(self.net.named_buffers())
-        if not self.is_tracking:
-            # Parameters may be given for more lanes than it was built with; buffers are those of a single one.
-            buffers = {name: buffer[:1].expand(self.num_lanes, *buffer.shape[1:]) for name, buffer in buffers.items()}
+        if not self.is_tracking:  # whoever gives parameters by the call may leave buffers as one lane has them
+            buffers = {name: value.expand(self.num_lanes, *value.shape[1:]) for name, value in buffers.items()}
         lanes = inputs.expand(self.num_lanes, *inputs.shape) if is_shared else inputs
         pure = self._of_this_width()
         pure.set_mode(is_training=self.training, is_noisy=self._noise is not None)
         pure.set_statistics_weight(self._statistics_weight)
-        run = pure.by_vmap if self.is_vmapped and self.num_lanes > 1 else pure.by_loop
+        # Where nothing is tracked, training is differentiated in forward mode, which not all of vmap's rules know.
+        is_vmapped = self.is_vmapped and self.is_tracking and self.num_lanes > 1
+        run = pure.by_vmap if is_vmapped else pure.by_loop
         logits, after = run(parameters, buffers, lanes, self._noise or 0)
         if self.training and self.is_tracking:
             with torch.no_grad():

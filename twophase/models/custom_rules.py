@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from twophase.dual import dual, level
 from twophase.errors import BadInput
-from twophase.kernel import entk
 from twophase.models.pure_module import PureModule
 from twophase.models.user_module import bad_build, make, say, seeded
 
@@ -101,25 +101,34 @@ def _check_calls(build: str, pure: PureModule, other: PureModule, inputs: Tensor
 
 
 @lru_cache
-def check_kernel(build: str, input_shape: tuple[int, ...], num_classes: int, precision: str) -> None:
-    """Check that a user's module, one that may be trained, has kernels.
+def check_growth(build: str, input_shape: tuple[int, ...], num_classes: int) -> None:
+    """Check that growth can be followed in a user's module, one that may be trained.
 
     Args:
         build: Name of the function that makes it.
         input_shape: Shape of one input, channels first.
         num_classes: Number of classes C.
-        precision: Floating-point type; torch has other rules for some layers in another.
 
     Raises:
-        BadInput: `entk` can't differentiate it one example at a time.
+        BadInput: Training steers by buffers that it changes, or one of its layers can't be linearised.
     """
+    pure = PureModule(make(build, input_shape, num_classes, seed=0).double())
+    pure.set_mode(is_training=True, is_noisy=True)
+    buffers = {name: value.clone() for name, value in pure.buffers.items()}
+    leaves = {name: value.clone().requires_grad_() for name, value in pure.parameters.items()}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), seeded(0), level():
             warnings.simplefilter("ignore")
-            dtype = torch.float64 if precision == "float64" else torch.float32
-            entk(make(build, input_shape, num_classes, seed=0).to(dtype), _probe(input_shape)[:2].to(dtype), "trace")
-    except Exception as error:  # vmap's refusals have no type in common
-        raise bad_build(build, f"has no kernels in {precision}, so that cone must be left out: {say(error)}") from error
+            duals = {name: dual(value, torch.ones_like(value)) for name, value in leaves.items()}
+            logits, after = pure.call(duals, buffers, _probe(input_shape).double())
+            torch.autograd.grad(logits.square().sum(), list(duals.values()), allow_unused=True)
+    except Exception as error:  # what torch has no rule for, it says in several ways
+        raise bad_build(build, f"can't be linearised, so that growth must be left out: {say(error)}") from error
+    statistics = {name for names in pure.norms.values() for name in names.values()}
+    changed = [name for name, value in after.items() if not torch.equal(value, pure.buffers[name])]
+    other = next((name for name in changed if name not in statistics), None)
+    if other is not None:
+        raise bad_build(build, f"changes its buffer '{other}' in training, so that growth must be left out")
 
 
 @lru_cache
