@@ -15,7 +15,9 @@ from twophase.data import DATA
 from twophase.evaluation import Evaluator
 from twophase.experiment import SENTINEL, Child, Experiment, Todo
 from twophase.models import MODELS
+from twophase.optimizers import OPTIMIZERS
 from twophase.perturb import perturb
+from twophase.snapshot import from_bytes, to_bytes
 from twophase.subject import Subject
 from twophase.training import LaneTrainer, build_model, control_order, initial_state, reference_order
 
@@ -30,7 +32,7 @@ CASES = [
     for i, (model, leaves) in enumerate(NETS)
     for j, dropout in enumerate((0.0, 0.3))
 ]
-OPTIONS = [{}, {"warmup_steps": 10, "optimizer": "adamw", "clip_norm": 0.5}]
+OPTIONS = [{}, {"warmup_steps": 10, "optimizer": "adamw", "clip_norm": 0.5}, {"precision": "bfloat16"}]
 
 every_model = pytest.mark.parametrize("model", sorted(MODELS))
 every_shape = pytest.mark.parametrize("input_shape", SHAPES.values(), ids=list(SHAPES))
@@ -48,7 +50,7 @@ def many_lanes(setting, dataset, num_lanes):
 @every_case
 def test_sentinels_stay_bitwise_equal(model, leaves, shape):
     number = CASES.index((model, leaves, shape))
-    options = OPTIONS[(number + number // 2) % 2]
+    options = OPTIONS[(number + number // 2) % 3]
     end = 50 if number % 2 else 20
     setting = small_setting(model, **leaves, **options, augmentation="shift", num_steps=end)
     dataset = small_dataset(SHAPES[shape])
@@ -72,6 +74,22 @@ def test_sentinels_stay_bitwise_equal(model, leaves, shape):
     alone = LaneTrainer(setting, dataset, lanes.take(initial_state(setting, dataset, 0), [0] * 4), seed=0)
     alone.advance(end, [reference_order(setting, 0)])
     assert lanes.state_digest(alone.state) == outcome.summary["reference_digest"]
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+@every_model
+def test_a_snapshot_of_one_lane_is_all_that_training_goes_on_from(model, optimizer):
+    leaves = {"build": "custom_nets:conv"} if model == "custom" else {"dropout": 0.3}
+    setting, dataset = small_setting(model, optimizer=optimizer, **leaves), small_dataset((1, 12))
+    order = [reference_order(setting, 0)]
+    trainer = LaneTrainer(setting, dataset, many_lanes(setting, dataset, 5), seed=0)
+    trainer.advance(3, order)
+    kept = to_bytes(lanes.fork(trainer.state), {})
+    trainer.advance(6, order)
+    back = from_bytes(kept, initial_state(setting, dataset, 1))
+    again = LaneTrainer(setting, dataset, lanes.take(back, [0] * 4), seed=0, step=3)
+    again.advance(6, order)
+    assert lanes.state_digest(again.state) == lanes.state_digest(trainer.state)
 
 
 @every_case
@@ -108,6 +126,7 @@ from samples import small_setting
 from twophase import lanes
 from twophase.data import DATA
 from twophase.models import MODELS
+from twophase.optimizers import OPTIMIZERS
 from twophase.subject import Subject
 from twophase.training import LaneTrainer, initial_state, reference_order
 import mnist1d.data, sklearn.datasets

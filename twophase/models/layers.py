@@ -189,7 +189,8 @@ class LaneBatchNorm(LaneNorm):
 
     def _normalise_short(self, x: Float[Tensor, "B KC H W"]) -> Float[Tensor, "B KC H W"]:
         batch, channels, *positions = x.shape
-        rows = x.transpose(0, 1).reshape(1, channels, -1)
+        # Of single positions a reshape alone would be a view, channels innermost.
+        rows = x.transpose(0, 1).reshape(1, channels, -1).contiguous()
         return self._normalise(rows).view(channels, batch, *positions).transpose(0, 1).contiguous()
 
     def _normalise(self, x: Tensor) -> Tensor:
