@@ -7,6 +7,7 @@ from twophase import lanes
 from twophase.config import setting
 from twophase.data import Dataset
 from twophase.perturb import perturb
+from twophase.subject import Subject
 from twophase.training import LaneTrainer, control_order, initial_state, reference_order
 
 # Odd widths put lanes at addresses of every alignment; those of 8 and 16 fill a vector.
@@ -68,9 +69,9 @@ def test_position_and_width_change_no_bit(model, leaves, shape):
 def assert_one_digest(point, data, *, num_steps):
     """Train equal lanes and pushed ones among them, on one order that they share, then on an order per lane."""
     start = initial_state(point, data, seed=0)
-    digests = set()
+    subject, digests = Subject(point, data, seed=0), set()
     for num_lanes in (4, 5, 7, 16):
-        pushed = [perturb(start, "gaussian", 0.1, seed=0, fork_step=0, direction=i)[0] for i in range(num_lanes // 3)]
+        pushed = [perturb(start, "gaussian", 0.1, subject, fork_step=0, direction=i)[0] for i in range(num_lanes // 3)]
         others = {3 * i + 1: state for i, state in enumerate(pushed)}
         equal = [lane for lane in range(num_lanes) if lane not in others]
         trainer = LaneTrainer(point, data, lanes.stack([others.get(lane, start) for lane in range(num_lanes)]), seed=0)
