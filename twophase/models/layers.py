@@ -181,7 +181,8 @@ class LaneBatchNorm(LaneNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [B, K·C, H, W] or [K, B, C]."""
         if x.dim() == 4:
-            return self._normalise_short(x) if x[0, 0].numel() < SHORT else self._normalise(x)
+            # Of single positions that is a view, also on the way back, channels innermost: lanes straddle vectors.
+            return self._normalise_short(x) if 1 < x[0, 0].numel() < SHORT else self._normalise(x)
         # Every channel's batch lies contiguous, so that no lane's sums depend on where among the others it stands.
         num_lanes, batch, channels = x.shape
         rows = x.transpose(1, 2).reshape(1, num_lanes * channels, batch)
@@ -189,8 +190,7 @@ class LaneBatchNorm(LaneNorm):
 
     def _normalise_short(self, x: Float[Tensor, "B KC H W"]) -> Float[Tensor, "B KC H W"]:
         batch, channels, *positions = x.shape
-        # Of single positions a reshape alone would be a view, channels innermost.
-        rows = x.transpose(0, 1).reshape(1, channels, -1).contiguous()
+        rows = x.transpose(0, 1).reshape(1, channels, -1)
         return self._normalise(rows).view(channels, batch, *positions).transpose(0, 1).contiguous()
 
     def _normalise(self, x: Tensor) -> Tensor:
