@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from samples import SIZES, small_dataset, small_setting
+from samples import SMALL, small_dataset, small_setting
 
 from twophase import chaos, lanes
 from twophase.alignment import SYMMETRIES, align, check_alignable, match, permuted, symmetry_of
@@ -73,7 +73,7 @@ def test_every_unit_of_a_resnet_is_numbered_once():
     """Option A: old channels stand in the middle of the new ones, and keep their numbering."""
     setting, data, _ = trained("resnet", "batch", "A", num_steps=0)
     symmetry = symmetry_of(setting, build_model(setting, data, seed=0))
-    width = SIZES["resnet"][1]
+    width = SMALL["resnet"]["width"]
     (axis,) = symmetry.axes["blocks.2.norm2.weight"]
     assert [segment.group for segment in axis] == ["stem", "blocks.1.stream", "blocks.2.stream"]
     middle, outer, outermost = (segment.places for segment in axis)

@@ -181,7 +181,7 @@ class LaneBatchNorm(LaneNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [B, K·C, H, W] or [K, B, C]."""
         if x.dim() == 4:
-            # Of single positions the gathering would be but a view, channels innermost: there lanes straddle vectors.
+            # Of single positions that is a view, also on the way back, channels innermost: lanes straddle vectors.
             return self._normalise_short(x) if 1 < x[0, 0].numel() < SHORT else self._normalise(x)
         # Every channel's batch lies contiguous, so that no lane's sums depend on where among the others it stands.
         num_lanes, batch, channels = x.shape
