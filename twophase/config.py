@@ -104,7 +104,11 @@ class Setting:
     warmup_steps: int = leaf(0, "steps over which the learning rate rises linearly", unit="steps", least=0, old_value=0)
     milestones: str = leaf("0.5,0.75", "where schedule step decays, as fractions of the run")
     gamma: float = leaf(0.1, "factor at each milestone of schedule step", above=0)
-    precision: str = leaf("float32", "floating-point type", choices=lambda: ("bfloat16", "float32", "float64"))
+    precision: str = leaf(
+        "float32",
+        "floating-point type; bfloat16 is float32 with training's forward and backward passes under autocast",
+        choices=lambda: ("bfloat16", "float32", "float64"),
+    )
     engine: str = leaf(
         LANES,
         "how children are trained: lanes, all at once; loop, one by one; auto is the faster of both by a fixed rule",
