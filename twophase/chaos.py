@@ -33,8 +33,11 @@ def distance(state: LaneState, of: int = 0) -> Float[Tensor, " K"]:
 
 def parameter_norm(state: LaneState) -> Float[Tensor, " K"]:
     """‖θ_k‖₂ over all parameters, for every lane, in float64."""
-    squares = [value.double().flatten(1).square().sum(1) for value in state.parameters.values()]
-    return torch.stack(squares).sum(0).sqrt()
+    total = torch.zeros(state.num_lanes, dtype=torch.float64, device=next(state.tensors()).device)
+    # One after the other: a sum down a column rounds by how many columns there are.
+    for value in state.parameters.values():
+        total += value.double().flatten(1).square().sum(1)
+    return total.sqrt()
 
 
 def cosine_dissimilarity(state: LaneState, of: int = 0) -> Float[Tensor, " K"]:

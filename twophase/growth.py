@@ -16,6 +16,7 @@ is how long the pair waits and how far it jumps. All in float64: in float32 a tw
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -226,7 +227,8 @@ def _first(waiting: Tensor, grown: Tensor, step: int) -> Tensor:
 
 def _norm(parameters: Parameters) -> Tensor:
     """L2 norm over all parameters, [K]."""
-    return torch.stack([value.flatten(1).square().sum(1) for value in parameters.values()]).sum(0).sqrt()
+    # One after the other: a sum down a column rounds by how many columns there are.
+    return reduce(torch.add, (value.flatten(1).square().sum(1) for value in parameters.values())).sqrt()
 
 
 def _map_moments(change: Callable[[Tensor], Tensor], point: Point) -> dict[str, Parameters]:

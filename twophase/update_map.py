@@ -6,6 +6,7 @@ out.
 """
 
 from collections.abc import Callable
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -69,7 +70,8 @@ RULES: dict[str, Rule] = {"adamw": _adamw, "nesterov": _nesterov, "sgd": _sgd}
 
 def clipped(gradient: Parameters, most: float) -> Parameters:
     """Scale each lane's gradient to an L2 norm of at most `most`, as `twophase.optimizers.clip_lanes` does."""
-    squares = torch.stack([value.flatten(1).square().sum(1) for value in gradient.values()]).sum(0)
+    # One after the other: a sum down a column rounds by how many columns there are.
+    squares = reduce(torch.add, (value.flatten(1).square().sum(1) for value in gradient.values()))
     factors = (most / (squares.sqrt() + 1e-6)).clamp(max=1.0)
     return {name: value * factors.view(-1, *[1] * (value.dim() - 1)) for name, value in gradient.items()}
 

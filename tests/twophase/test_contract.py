@@ -10,13 +10,14 @@ import torch
 from samples import NUM_TEST, NUM_TRAIN, SHAPES, small_dataset, small_setting
 
 from twophase import lanes
+from twophase.comparison import compare
 from twophase.config import NORM_LAYERS, Protocol, Trial
 from twophase.data import DATA
 from twophase.evaluation import Evaluator
 from twophase.experiment import SENTINEL, Child, Experiment, Todo
 from twophase.models import MODELS
 from twophase.optimizers import OPTIMIZERS
-from twophase.perturb import perturb
+from twophase.perturb import NO_DOSE, perturb
 from twophase.snapshot import from_bytes, to_bytes
 from twophase.subject import Subject
 from twophase.training import LaneTrainer, build_model, control_order, initial_state, reference_order
@@ -115,6 +116,22 @@ def test_scores_do_not_depend_on_how_many_are_scored_together(model, leaves, sha
     assert torch.equal(seen(1, 5), together[1])
     assert torch.equal(seen(8, 6), together[2])
     assert not torch.equal(together[0], together[1])
+
+
+@pytest.mark.parametrize("model", ["cnn", "mlp"])
+def test_what_is_said_of_a_child_does_not_depend_on_who_is_compared_with_it(model):
+    """As when children are added to a study: every column of its row, to the last bit."""
+    setting, dataset = small_setting(model, depth=8), small_dataset()
+    evaluator = Evaluator(Trial(setting, 0, Protocol(train_sample=32, path_points=3)), dataset)
+    state = many_lanes(setting, dataset, 31)
+
+    def rows(children):
+        found, _ = compare(lanes.take(state, [0, *children]), evaluator, [NO_DOSE] * len(children), 3)
+        return {child: str(row) for child, row in zip(children, found, strict=True)}
+
+    together = rows(range(1, 31))
+    for children in ([7], [7, 9, 20], range(4, 14)):
+        assert all(together[child] == row for child, row in rows(children).items())
 
 
 # In a process of its own: the checker that conftest.py installs draws from Python's generator itself.
