@@ -21,10 +21,14 @@ TINY = {
 
 
 def pytest_collection_modifyitems(items):
-    """All tests of this folder in one process, where several share the test run: they share a study, and Ray."""
+    """All tests of this folder in one process, where several share the test run: they share a study, and Ray.
+
+    Those that kill runs share nothing with the others, wait for long, and are a group of their own.
+    """
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("study"))
+            group = "killed" if item.path.name == "test_kill.py" else "study"
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session", autouse=True)
