@@ -21,6 +21,7 @@ from twophase import lanes
 from twophase.config import Setting, setting
 from twophase.data import Dataset
 from twophase.engine import LANES, auto_engine
+from twophase.models import MODELS
 from twophase.training import TRAINERS, initial_state, reference_order
 
 REPEATS = 5
@@ -143,7 +144,12 @@ def main() -> None:
                 "vmap": vmapped(point, data, count, case.steps),
             }
             taken = in_turn(works, REPEATS)
-            chosen = auto_engine(point.model, point.width, case.input_shape, point.device)
+            chosen = auto_engine(
+                is_convolutional=MODELS[point.model].is_convolutional,
+                width=point.width,
+                input_shape=case.input_shape,
+                device=point.device,
+            )
             taken["auto"] = taken["lanes" if chosen == LANES else "alone"]
             per = {name: 1e3 * statistics.median(times) / (count * case.steps) for name, times in taken.items()}
             best = min(("loop", "vmap"), key=lambda name: per[name])

@@ -20,6 +20,13 @@ def protocol_text(protocol: Protocol) -> str:
     return json.dumps(asdict(protocol))
 
 
+def protocol_words(text: str) -> str:
+    """The same in words that a line has room for, e.g. ``path points 11, probe size 64``."""
+    if text == UNKNOWN:
+        return text
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in json.loads(text).items())
+
+
 def read_protocol(text: str) -> Protocol:
     """The reverse of `protocol_text`; a field that the writer didn't know yet is at its default.
 

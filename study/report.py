@@ -16,6 +16,7 @@ from study.evidence import read_evidence
 from study.figures import Picture, pictures, save
 from study.kernel_drift import NARROW, SPLIT_FRACTION, kernel_drift
 from study.labels import setting_labels, varying_axes
+from study.protocols import protocol_words
 from study.status import read_status
 from study.summary import controls_of, headline_text, interval_text, missing_lines, reason_lines, records, step_text
 from twophase import __version__
@@ -151,5 +152,5 @@ def _facts(trials: pd.DataFrame) -> dict[str, str]:
         "Python": every("python_version"),
         "Device": every("device_name"),
         "Threads": every("num_threads"),
-        "Protocol": " · ".join(sorted(set(computed["protocol"]))) or "–",
+        "Protocol": " · ".join(map(protocol_words, sorted(set(computed["protocol"])))) or "–",
     }

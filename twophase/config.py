@@ -197,7 +197,12 @@ def setting(values: Mapping[str, object]) -> Setting:
     own = {name: filled[name] for name in architecture.defaults}
     filled |= architecture.settle(own, source.input_shape, source.num_classes)
     if filled["engine"] == AUTO:
-        filled["engine"] = auto_engine(filled["model"], filled["width"], source.input_shape, filled["device"])
+        filled["engine"] = auto_engine(
+            is_convolutional=architecture.is_convolutional,
+            width=filled["width"],
+            input_shape=source.input_shape,
+            device=filled["device"],
+        )
     made = Setting(**{name: TYPES[name](value) for name, value in filled.items()})
     _check_together(made)
     return made

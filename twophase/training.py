@@ -85,6 +85,16 @@ def learning_rate(setting: Setting, step: int) -> float:
     return setting.lr * factor * min(1.0, (step + 1) / (setting.warmup_steps + 1))
 
 
+def minibatch_inputs(
+    setting: Setting, dataset: Dataset, indices: Int[Tensor, "..."], seed: int, step: int
+) -> Float[Tensor, "..."]:
+    """Training inputs of a minibatch, augmented by this step's draw whoever trains on them."""
+    inputs, augment = dataset.train_inputs[indices], AUGMENTATIONS[setting.augmentation]
+    if augment is None:
+        return inputs
+    return augment(inputs, len(dataset.input_shape) - 1, stream(seed, "augmentation", step))
+
+
 def lane_losses(logits: Float[Tensor, "K B C"], labels: Tensor) -> Float[Tensor, " K"]:
     """Mean cross-entropy of every lane; labels are shared, [B], or one batch per lane, [K, B]."""
     num_lanes, batch, _ = logits.shape
@@ -141,7 +151,6 @@ class LaneTrainer(Trainer):
             step: The step that `state` is of.
         """
         self._setting, self._dataset, self._seed = setting, dataset, seed
-        self._augment = AUGMENTATIONS[setting.augmentation]
         self._model = build_model(setting, dataset, seed=0).to(dataset.train_inputs.device)
         self._optimizer = make_optimizer(setting.optimizer, list(self._model.parameters()), setting.rates)
         self.step, self.lane_steps = step, 0
@@ -173,17 +182,10 @@ class LaneTrainer(Trainer):
         indices = [order.batch(self.step) for order in orders]
         return indices[0] if len(indices) == 1 else torch.stack(indices)
 
-    def _inputs(self, indices: Int[Tensor, "..."]) -> Tensor:
-        """Training inputs of a minibatch, augmented by this step's draw whoever trains on them."""
-        inputs = self._dataset.train_inputs[indices]
-        if self._augment is None:
-            return inputs
-        return self._augment(inputs, len(self._dataset.input_shape) - 1, stream(self._seed, "augmentation", self.step))
-
     def _losses(self, indices: Int[Tensor, "..."]) -> Float[Tensor, " K"]:
         is_half = self._setting.precision == "bfloat16"
         with torch.autocast(self._dataset.train_inputs.device.type, torch.bfloat16, enabled=is_half):
-            logits = self._model(self._inputs(indices))
+            logits = self._model(minibatch_inputs(self._setting, self._dataset, indices, self._seed, self.step))
         return lane_losses(logits.to(self._dataset.train_inputs.dtype), self._dataset.train_labels[indices])
 
     def _update(self, indices: Int[Tensor, "..."]) -> None:

@@ -12,15 +12,13 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from twophase.augmentation import AUGMENTATIONS
 from twophase.config import Setting
 from twophase.data import Dataset
 from twophase.errors import BadInput
 from twophase.growth import Parameters, Point, UpdateMap
 from twophase.lanes import LaneState
 from twophase.optimizers import Rates
-from twophase.seeding import stream
-from twophase.training import build_model, lane_losses, learning_rate, reference_order
+from twophase.training import build_model, lane_losses, learning_rate, minibatch_inputs, reference_order
 
 Moments = dict[str, Parameters]
 Rule = Callable[[Parameters, Parameters, Moments, Rates, float, int], Point]
@@ -106,15 +104,12 @@ def update_map(setting: Setting, dataset: Dataset, seed: int) -> UpdateMap:
     # Of the reference's seed: a module may hold constants of its own, drawn with its parameters.
     model = build_model(setting, dataset, seed).to(dataset.train_inputs.device, torch.float64).train()
     model.stop_tracking()
-    order, augment = reference_order(setting, seed), AUGMENTATIONS[setting.augmentation]
-    rule, rates = RULES[setting.optimizer], setting.rates
+    order, rule, rates = reference_order(setting, seed), RULES[setting.optimizer], setting.rates
 
     def update(point: Point, step: int) -> Point:
         indices = order.batch(step).to(dataset.train_inputs.device)
-        inputs, labels = dataset.train_inputs[indices].double(), dataset.train_labels[indices]
-        if augment is not None:
-            inputs = augment(inputs, len(dataset.input_shape) - 1, stream(seed, "augmentation", step))
-
+        inputs = minibatch_inputs(setting, dataset, indices, seed, step).double()
+        labels = dataset.train_labels[indices]
         model.set_noise(seed, step)
         theta, moments = point
         # As duals they are differentiable already, and have to stay what they are.

@@ -9,7 +9,7 @@ import pytest
 from study.analysis import transitions
 from study.evidence import Evidence, unlearned_trials
 from study.manifest import Declared
-from study.protocols import Protocols, protocol_text, read_protocol, read_protocols
+from study.protocols import UNKNOWN, Protocols, protocol_text, protocol_words, read_protocol, read_protocols
 from tests.study.rows import OTHER, POINT, SETTLES, frame, healthy, rows_of, sentinel, trials_of
 from twophase.config import Protocol
 
@@ -141,3 +141,10 @@ def test_a_protocol_is_read_as_it_was_written():
     odd = Protocol(train_sample=7, path_points=5, probe_size=3, probe_seed=2)
     assert read_protocol(protocol_text(odd)) == odd
     assert read_protocol("{}") == Protocol()
+
+
+def test_a_protocol_in_words_fits_a_line_s_wrapping():
+    words = protocol_words(protocol_text(Protocol(path_points=5)))
+    assert words.startswith("train sample 2048, path points 5, ")
+    assert words.count(", ") == len(vars(Protocol())) - 1
+    assert protocol_words(UNKNOWN) == UNKNOWN

@@ -1,6 +1,7 @@
 """Identity of settings and trials, and what a user is told about a value that won't do."""
 
 import dataclasses
+from functools import partial
 
 import pytest
 
@@ -8,6 +9,7 @@ from twophase import config
 from twophase.config import LEAVES, Leaf, Protocol, Setting, Trial, coerce, setting
 from twophase.engine import auto_engine
 from twophase.errors import BadInput
+from twophase.models import MODELS
 
 # Stores on people's disks go by these: a change of them orphans every old study.
 GOLDEN_SETTING_KEY = "cfe5af5224cd71fd"
@@ -195,7 +197,10 @@ def test_engine_auto_is_settled_before_anything_is_hashed():
     small = setting({"engine": "auto"})
     assert small.engine == "lanes"
     assert small.key == setting({}).key
-    assert auto_engine("resnet", 16, (3, 32, 32), "cpu") == "loop"
-    assert auto_engine("resnet", 4, (3, 32, 32), "cpu") == "lanes"
-    assert auto_engine("mlp", 4096, (3, 32, 32), "cpu") == "lanes"
-    assert auto_engine("resnet", 64, (3, 32, 32), "cuda") == "lanes"
+    rule = partial(auto_engine, input_shape=(3, 32, 32), device="cpu")
+    assert rule(is_convolutional=True, width=16) == "loop"
+    assert rule(is_convolutional=True, width=4) == "lanes"
+    assert rule(is_convolutional=True, width=4096, input_shape=(3, 40)) == "lanes"
+    assert rule(is_convolutional=False, width=4096) == "lanes"
+    assert rule(is_convolutional=True, width=64, device="cuda") == "lanes"
+    assert sorted(name for name, entry in MODELS.items() if entry.is_convolutional) == ["cnn", "resnet", "vgg"]

@@ -57,4 +57,5 @@ ARCHITECTURE = Architecture(
     CNN,
     defaults={"depth": 8, "width": 16, "activation": "relu", "norm_layer": "batch", "init": "he", "dropout": 0.0},
     ranges={"depth": range(1, 257), "width": range(1, 4097)},
+    is_convolutional=True,
 )

@@ -156,6 +156,7 @@ class Architecture:
         choices: Values that would do, for leaves where a model takes fewer than there are.
         settle: (leaves, input_shape, num_classes) -> leaves that follow from the others; raises `BadInput` where they
             don't go together or with the data.
+        is_convolutional: Whether most of its work is convolutions, which decides the engine.
     """
 
     build: Builder
@@ -163,3 +164,4 @@ class Architecture:
     ranges: Mapping[str, Sequence[int]]
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     settle: Settle = _as_they_are
+    is_convolutional: bool = False

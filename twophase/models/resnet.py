@@ -124,4 +124,5 @@ ARCHITECTURE = Architecture(
         "dropout": 0.0,
     },
     ranges={"depth": range(8, 1205, 6), "width": range(1, 1025)},
+    is_convolutional=True,
 )

@@ -69,4 +69,5 @@ ARCHITECTURE = Architecture(
     VGG,
     defaults={"depth": 16, "width": 64, "activation": "relu", "norm_layer": "batch", "init": "he", "dropout": 0.0},
     ranges={"depth": tuple(CONVOLUTIONS), "width": range(1, 1025)},
+    is_convolutional=True,
 )
