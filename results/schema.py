@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from results.errors import SchemaError
 
-VERSION = 2
+VERSION = 3
 """Version of the schema; a study written by a newer one is refused, an older one is read."""
 
 Value = str | int | float | bool

@@ -276,4 +276,4 @@ def test_a_study_of_an_older_schema_takes_on_the_new_version(whole):
     path.write_text(json.dumps({**json.loads(path.read_text()), "version": 1}))
     assert results.open(whole.path).version == 1
     results.create(whole.path, study="sample", setting_columns=SETTING_COLUMNS)
-    assert json.loads(path.read_text())["version"] == results.VERSION == 2
+    assert json.loads(path.read_text())["version"] == results.VERSION == 3
