@@ -27,6 +27,8 @@ from twophase.perturb import ORDER
 
 MOST_FORK_STEPS = 6
 MOST_GRID_COLUMNS = 4
+OUTLYING = 4.0
+"""A panel that reaches higher than this many times the median one has its own scale: it would flatten all others."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def dose_figure(
 ) -> Figure | None:
     """An indicator over the magnitude, a line per fork step, a panel per setting; controls at the right edge.
 
-    Where two leaves vary, panels form their grid, e.g. learning rates down and activations across; one scale for all.
+    Where two leaves vary, panels form their grid, e.g. learning rates down and activations across. One scale for all,
+    but for panels that reach so much higher that they would flatten the others: those say that they have their own.
 
     Args:
         chaos: The `chaos` table.
@@ -95,7 +98,8 @@ def dose_figure(
     cells = [cell for row in grid for cell in row] if grid else list(labels.index)[:MAX_PANELS]
     figure, panels = make_panels(len(cells), 3.5 if grid else 4.6, 3.0 if grid else 3.5, columns)
     primary = transitions[transitions["is_primary"] & (transitions["indicator"] == indicator)]
-    top = _top(shown)
+    tops = _tops(shown, [key for key in cells if key is not None])
+    common = max(top for top in tops.values() if top <= OUTLYING * float(np.median(list(tops.values()))))
     for place, (panel, key) in enumerate(zip(panels, cells, strict=True)):
         if key is None:
             panel.set_visible(False)
@@ -107,7 +111,12 @@ def dose_figure(
         if len(primary):
             threshold = primary["threshold"].iloc[0]
             panel.axhline(threshold, color="black", linewidth=0.9, linestyle=":", label=f"threshold {threshold:g}")
+        top = max(common, tops[key])
         panel.set_ylim(-0.03 * top, top)
+        if top > common:
+            panel.text(
+                0.02, 0.97, "a scale of its own", transform=panel.transAxes, va="top", fontsize=8, style="italic"
+            )
         panel.set_title(wrapped(str(labels[key]), 40), fontsize=9.5)
         if place % columns == 0:
             panel.set_ylabel(indicator.replace("_", " "))
@@ -151,11 +160,15 @@ def _grid(chaos: pd.DataFrame, labels: pd.Series, axes: Sequence[str]) -> list[l
     return [[table.get((row, column)) for column in order[1]] for row in sorted(order[0])]
 
 
-def _top(shown: Doses) -> float:
+def _tops(shown: Doses, keys: Sequence[str]) -> dict[str, float]:
+    """How high each setting's panel has to reach: its greatest mean over seeds, and its first children's seeds."""
     values = pd.concat([shown.children, shown.controls])
-    numbers = values.loc[values["fork_step"].isin(shown.fork_steps), "value"].to_numpy(dtype=float)
-    greatest = numbers[np.isfinite(numbers)].max(initial=0.0)
-    return 1.06 * float(greatest) if greatest > 0 else 1.0
+    values = values[values["fork_step"].isin(shown.fork_steps) & np.isfinite(values["value"].astype(float))]
+    dose = ["setting_key", "perturbation", "fork_step", "magnitude"]
+    seeds = values.groupby([*dose, "seed"])["value"].mean()
+    drawn = [seeds.groupby(level=dose).mean(), seeds[seeds.index.get_level_values("fork_step") == shown.fork_steps[0]]]
+    greatest = pd.concat([part.groupby(level="setting_key").max() for part in drawn]).groupby(level=0).max()
+    return {key: 1.06 * float(greatest.get(key, 0.0)) or 1.0 for key in keys}
 
 
 def _panel(panel: Axes, shown: Doses, key: str) -> None:

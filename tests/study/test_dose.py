@@ -74,3 +74,16 @@ def test_words_hold_the_numbers():
     shown = doses(chaos, transitions(chaos, DECLARED), "test_barrier")
     words = dose_words(shown, dict(setting_labels(chaos, ["model", "activation"])))
     assert words == ("Forked at step 0, means over seeds. mlp · gelu: 0.50 at 0.001, 1.00 at 0.01, 2.00 for controls")
+
+
+def test_one_panel_that_blows_up_leaves_the_others_readable():
+    chaos = study_of(GRID)
+    worst = chaos["setting_key"].unique()[2]
+    chaos.loc[chaos["setting_key"] == worst, "test_barrier"] *= 100
+    panels = figure_of(chaos).axes
+    own = [any("scale of its own" in text.get_text() for text in panel.texts) for panel in panels]
+    tops = [panel.get_ylim()[1] for panel in panels]
+    assert sum(own) == 1
+    for is_own, top in zip(own, tops, strict=True):
+        assert 1.0 < top < 300
+        assert (top > 100) == is_own
