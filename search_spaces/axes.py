@@ -27,6 +27,8 @@ def axis_values(name: str, spec: object) -> tuple[Value, ...]:
     field = f"axes.{name}"
     if name not in LEAVES:
         raise unknown("axis", name, LEAVES, see=SETTINGS_PAGE)
+    if isinstance(spec, Mapping) and not {"uniform", "loguniform"}.isdisjoint(spec):
+        raise BadInput(f"{field} is a distribution, which twophase search draws from; here it must be {FORMS}")
     if isinstance(spec, Mapping):
         raw: Sequence[object] = _spread(field, spec, is_integer=TYPES[name] is int)
     elif isinstance(spec, list | tuple):
@@ -46,7 +48,7 @@ def _spread(field: str, spec: Mapping[object, object], *, is_integer: bool) -> l
     kind = next((key for key in ("range", "log") if key in spec), None)
     if kind is None or set(spec) != {kind, "num"}:
         raise BadInput(f"{field} must be {FORMS}, got {dict(spec)!r}")
-    low, high = _ends(field, kind, spec[kind])
+    low, high = ends(field, kind, spec[kind], is_log=kind == "log")
     num = spec["num"]
     if isinstance(num, bool) or not isinstance(num, int) or num < 2:
         raise BadInput(f"{field}.num must be an integer >= 2, got {num!r}")
@@ -61,14 +63,19 @@ def _spread(field: str, spec: Mapping[object, object], *, is_integer: bool) -> l
     return [round(point) if is_integer else float(f"{point:.6g}") for point in points]
 
 
-def _ends(field: str, kind: str, ends: object) -> tuple[float, float]:
-    numbers = [float(end) for end in ends if _is_number(end)] if isinstance(ends, list | tuple) else []
-    if not isinstance(ends, list | tuple) or len(ends) != 2 or len(numbers) != 2:
-        raise BadInput(f"{field}.{kind} must be two numbers [low, high], got {ends!r}")
+def ends(field: str, kind: str, given: object, *, is_log: bool) -> tuple[float, float]:
+    """The two ends of a range.
+
+    Raises:
+        BadInput: They are not two numbers in ascending order, or not above 0 where their logarithm is taken.
+    """
+    numbers = [float(end) for end in given if _is_number(end)] if isinstance(given, list | tuple) else []
+    if not isinstance(given, list | tuple) or len(given) != 2 or len(numbers) != 2:
+        raise BadInput(f"{field}.{kind} must be two numbers [low, high], got {given!r}")
     low, high = numbers
-    if not low < high or (kind == "log" and low <= 0):
-        rule = "0 < low < high" if kind == "log" else "low < high"
-        raise BadInput(f"{field}.{kind} must have {rule}, got {ends!r}")
+    if not low < high or (is_log and low <= 0):
+        rule = "0 < low < high" if is_log else "low < high"
+        raise BadInput(f"{field}.{kind} must have {rule}, got {given!r}")
     return low, high
 
 

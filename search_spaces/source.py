@@ -33,9 +33,10 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "cone.steps": ("num_log", "num_linear"),
     "growth": ("fork_steps", "window", "burn_in", "num_directions", "magnitudes"),
     "training": ("lane_width", "snapshots"),
+    "search": ("goals", "constraints", "sampler", "num_settings", "seed"),
 }
 SETTINGS_PAGE = "docs/settings.md"
-TOP = ("name", "base", "settings", "axes", "seeds", "chaos", "cone", "growth", "training")
+TOP = ("name", "base", "settings", "axes", "seeds", "chaos", "cone", "growth", "training", "search")
 
 
 def preset_names() -> list[str]:

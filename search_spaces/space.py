@@ -86,6 +86,13 @@ def load(
         BadInput: Anything is wrong with it; the message names field, rule, value and what would do.
     """
     raw = apply_overrides(read_source(source), overrides or {})
+    if raw.get("search") is not None:
+        raise BadInput("space has a search block, which twophase search takes; leave it out to run its settings")
+    return load_raw(raw, name=name, device=device)
+
+
+def load_raw(raw: Mapping[str, Any], *, name: str | None = None, device: str = "cpu") -> Space:
+    """Check what was read of a space; see `load`."""
     chaos, cone = read_chaos(raw.get("chaos")), read_cone(raw.get("cone"))
     growth = read_growth(raw.get("growth"))
     points = _points(raw, device)

@@ -88,7 +88,13 @@ def parser() -> Parser:
     start = add(
         "run", "run a space, or what is missing of it", commands.run, "twophase run quick --set chaos.magnitudes=[1e-3]"
     )
-    for sub in (plan, start):
+    look = add(
+        "search",
+        "let Optuna choose the settings, for the goals that the space names",
+        commands.search,
+        "twophase search earliest --set search.num_settings=20",
+    )
+    for sub in (plan, start, look):
         sub.add_argument("space", metavar="SPACE", help="a preset's name or a YAML file")
         sub.add_argument("--name", help="name of the study, in place of the space's own")
         sub.add_argument(
@@ -98,9 +104,11 @@ def parser() -> Parser:
             "--gpus-per-trial", type=float, default=0, metavar="F", help="GPUs of one trial, may be a fraction"
         )
     plan.add_argument("--json", action="store_true", help="print one JSON object")
-    start.add_argument("--workers", type=int, metavar="N", help="most trials at a time (default: one per processor)")
-    start.add_argument("--address", help="a Ray cluster's address (default: Ray here, on loopback)")
-    start.add_argument("--retry-failed", action="store_true", help="run trials again that failed before")
+    look.add_argument("--json", action="store_true", help="print one JSON object")
+    for sub in (start, look):
+        sub.add_argument("--workers", type=int, metavar="N", help="most trials at a time (default: one per processor)")
+        sub.add_argument("--address", help="a Ray cluster's address (default: Ray here, on loopback)")
+        sub.add_argument("--retry-failed", action="store_true", help="run trials again that failed before")
 
     locate = add(
         "locate", "print the transition of each setting", commands.locate, "twophase locate quick --by model --json"
@@ -113,7 +121,7 @@ def parser() -> Parser:
     status.add_argument("--json", action="store_true", help="print one JSON object")
     report = add("report", "write the report and its figures", commands.report, "twophase report quick")
     check = add("check", "prove a study's store whole", commands.check, "twophase check quick")
-    for sub in (plan, start, locate, status, report, check):
+    for sub in (plan, start, look, locate, status, report, check):
         sub.add_argument("--root", metavar="DIR", help=f"folder of studies (default: {commands.ROOT})")
     for sub in (locate, status, report, check):
         sub.add_argument("study", metavar="STUDY", help="a study's folder or its name under the root")

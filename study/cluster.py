@@ -6,9 +6,9 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -116,17 +116,46 @@ def sigterm_handler_kept() -> Iterator[None]:
             signal.signal(signal.SIGTERM, ours)
 
 
-def run_jobs(
-    jobs: list[Job], place: Place, *, workers: int | None, gpus_per_trial: float, address: str | None
-) -> dict[str, str]:
+@dataclass(frozen=True)
+class Crew:
+    """What runs jobs.
+
+    Attributes:
+        place: Where workers read and write.
+        workers: Most jobs at a time; None for one per processor, or what the cluster holds.
+        gpus_per_trial: GPUs of one job, may be a fraction.
+        address: A cluster's address; None starts Ray here, on loopback.
+    """
+
+    place: Place
+    workers: int | None
+    gpus_per_trial: float
+    address: str | None
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Jobs that are proposed one after the other, each when there is room for it.
+
+    Attributes:
+        next_job: Gives the next job, or None when there is none left.
+        end: Is told of each job that ended, and of its worker's death, if that was how.
+        num_jobs: Jobs expected.
+        lane_steps: Lane-steps expected.
+    """
+
+    next_job: Callable[[], Job | None]
+    end: Callable[[Job, str], None]
+    num_jobs: int
+    lane_steps: int
+
+
+def run_jobs(jobs: list[Job] | Proposals, crew: Crew) -> dict[str, str]:
     """Run jobs on Ray.
 
     Args:
-        jobs: What to do, the most costly first.
-        place: Where workers read and write.
-        workers: Most jobs at a time; default: one per processor, or what the cluster holds.
-        gpus_per_trial: GPUs of one job, may be a fraction.
-        address: A cluster's address; None starts Ray here, on loopback.
+        jobs: What to do, the most costly first, or what proposes it.
+        crew: What runs them.
 
     Returns:
         Trial key -> cause, for jobs whose worker died too often.
@@ -139,9 +168,9 @@ def run_jobs(
     import ray  # noqa: PLC0415 - reads the environment when it is imported, and takes a second
 
     with sigterm_handler_kept():
-        _start(ray, workers, gpus_per_trial, address)
+        _start(ray, crew.workers, crew.gpus_per_trial, crew.address)
     try:
-        return _tune(jobs, place, workers, gpus_per_trial)
+        return _tune(jobs, crew)
     finally:
         ray.shutdown()
 
@@ -171,24 +200,34 @@ def _start(ray: Any, workers: int | None, gpus_per_trial: float, address: str | 
         raise EnvironmentFault(f"Ray can't be used on {where}: {str(error).splitlines()[0]}") from error
 
 
-def _tune(jobs: list[Job], place: Place, workers: int | None, gpus_per_trial: float) -> dict[str, str]:
+def _tune(jobs: list[Job] | Proposals, crew: Crew) -> dict[str, str]:
     from ray import tune  # noqa: PLC0415 - as above
 
     from study.progress import Progress  # noqa: PLC0415 - imports Ray
+    from study.proposed import ProposedJobs  # noqa: PLC0415 - imports Ray
     from study.trainable import JobRunner  # noqa: PLC0415 - imports Ray
 
     # What Ray reports of single trials stands in our own progress line, commits and exit status.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    progress = Progress(len(jobs), sum(total_lane_steps(job.trial, job.todo) for job in jobs))
+    planned: dict[str, Any]
+    tuning: dict[str, Any] = {"reuse_actors": True, "max_concurrent_trials": crew.workers}
+    if isinstance(jobs, Proposals):
+        progress = Progress(jobs.num_jobs, jobs.lane_steps)
+        proposed = ProposedJobs(jobs, lambda job: work_of(job, crew.place), progress.died)
+        planned, tuning = {}, {**tuning, "search_alg": proposed, "num_samples": -1}
+        tuning["max_concurrent_trials"] = crew.workers or num_processors()
+    else:
+        progress = Progress(len(jobs), sum(total_lane_steps(job.trial, job.todo) for job in jobs))
+        planned = {"work": tune.grid_search([work_of(job, crew.place) for job in jobs])}
     with (
         tempfile.TemporaryDirectory(prefix="twophase-ray-") as scratch,
         open(os.devnull, "w", encoding="utf-8") as nowhere,
         redirect_stdout(nowhere),
     ):
         tuner = tune.Tuner(
-            tune.with_resources(JobRunner, {"cpu": 1, "gpu": gpus_per_trial}),
-            param_space={"work": tune.grid_search([_work(job, place) for job in jobs])},
-            tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=workers),
+            tune.with_resources(JobRunner, {"cpu": 1, "gpu": crew.gpus_per_trial}),
+            param_space=planned,
+            tune_config=tune.TuneConfig(**tuning),
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=scratch,
@@ -206,7 +245,7 @@ def _tune(jobs: list[Job], place: Place, workers: int | None, gpus_per_trial: fl
     return progress.died
 
 
-def _work(job: Job, place: Place) -> dict[str, Any]:
+def work_of(job: Job, place: Place) -> dict[str, Any]:
     """What a worker is told: text and paths, for Ray keeps it for every trial."""
     return {
         "trial_key": job.trial.key,

@@ -9,14 +9,16 @@ import pandas as pd
 
 import results
 import search_spaces
-from study import driver, manifest
+from study import driver, manifest, searching
 from study.analysis import select, transitions
 from study.driver import Means, derive, read_space, study_plan
 from study.evidence import read_evidence
 from study.labels import varying_axes
 from study.planner import Plan, make_plan
+from study.proposer import FILE as JOURNAL
 from study.report import FILE as REPORT_FILE
 from study.report import write_report
+from study.search_summary import search_records, search_text
 from study.status import failure_lines, partial_text, read_status, status_text
 from study.summary import aligned, located_text, records, to_json
 from twophase.config import LEAVES
@@ -42,6 +44,24 @@ def run(arguments: argparse.Namespace) -> int:
     _print_written(study, study.path / REPORT_FILE)
     failed = trials[trials["status"] == "failed"]
     _warn(partial_text(read_status(study)))
+    for line in failure_lines(records(failed)):
+        _warn(line)
+    return FOUND if len(failed) else DONE
+
+
+def search(arguments: argparse.Namespace) -> int:
+    """Search a space and print what was found."""
+    means = Means(arguments.workers, arguments.gpus_per_trial, arguments.address, arguments.retry_failed)
+    overrides = search_spaces.parse_overrides(arguments.set)
+    asked, study, proposer = searching.search(
+        arguments.space, _root(arguments), name=arguments.name, overrides=overrides, means=means
+    )
+    failed = study.table("trials", filters=[("status", "==", "failed")])
+    if arguments.json:
+        print(to_json(**search_records(asked, proposer)))
+        return FOUND if len(failed) else DONE
+    print(search_text(asked, proposer, str(study.path / JOURNAL)))
+    _print_written(study, study.path / REPORT_FILE)
     for line in failure_lines(records(failed)):
         _warn(line)
     return FOUND if len(failed) else DONE
@@ -155,7 +175,7 @@ def spaces(arguments: argparse.Namespace) -> int:
         return DONE
     rows = [["preset", "trials", "children", "kernels", "lane-steps", "disk", "for"]]
     for name in search_spaces.preset_names():
-        counted = make_plan(search_spaces.load(name))
+        counted = _preset_plan(name)
         numbers = (counted.num_trials, counted.num_children, counted.num_kernels, counted.lane_steps)
         disk = f"{_disk_bytes(counted) / 1e6:.1f} MB"
         rows.append([name, *(f"{number:,}" for number in numbers), disk, search_spaces.preset_summary(name)])
@@ -164,6 +184,14 @@ def spaces(arguments: argparse.Namespace) -> int:
         "\ntwophase spaces NAME > my_sweep.yaml   prints one, to start from; twophase plan NAME counts what is missing"
     )
     return DONE
+
+
+def _preset_plan(name: str) -> Plan:
+    """What a preset would run; of one to be searched, as many settings as it asks for, each like its first example."""
+    if "search" not in search_spaces.read_source(name):
+        return make_plan(search_spaces.load(name))
+    asked = search_spaces.load_search(name)
+    return make_plan(asked.space(asked.examples()[:1])).times(asked.search.num_settings)
 
 
 def status(arguments: argparse.Namespace) -> int:

@@ -3,7 +3,8 @@
 import math
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from search_spaces import Space
 from study import cluster_address, manifest
 from study.analysis import transitions
 from study.cluster import (
+    Crew,
     EnvironmentFault,
     check_not_shadowed,
     num_local_gpus,
@@ -97,6 +99,47 @@ def read_space(
 
 def run(space: Space, root: Path, means: Means) -> results.Study:
     """Run a checked space; see `launch`."""
+    with driving(space, root, means) as drive:
+        plan = make_plan(space, results.read_commits(drive.study))
+        _tell(plan)
+        if plan.jobs:
+            _run_plan(plan, drive.place, means)
+    return drive.study
+
+
+@dataclass(frozen=True)
+class Drive:
+    """What the one driver of a study has in hand.
+
+    Attributes:
+        study: The study.
+        lease: What keeps others away.
+    """
+
+    study: results.Study
+    lease: results.Lease
+
+    @property
+    def place(self) -> Place:
+        """Where its workers read and write."""
+        return Place(str(self.study.path), str(cache_folder()), self.lease.id)
+
+
+@contextmanager
+def driving(space: Space, root: Path, means: Means, *, is_listed: bool = True) -> Iterator[Drive]:
+    """Make or open a study, be its one driver, and leave its tables standing for what is there, whatever ends it.
+
+    What ends well also leaves a report.
+
+    Args:
+        space: What is to be run.
+        root: Folder of studies.
+        means: What it may use.
+        is_listed: Whether the study lists the space among those that it was run with.
+
+    Raises:
+        BadInput: The space and the study or this machine don't go together; nothing was made.
+    """
     lacking = lacks(space, means)
     if lacking:
         raise BadInput(lacking)
@@ -114,24 +157,18 @@ def run(space: Space, root: Path, means: Means) -> results.Study:
         declared = manifest.declare(space, manifest.read_declared(folder))
         results.sweep(study, lease_id=lease.id)
         sweep_snapshots(study.path)
-        manifest.write_declared(folder, declared)
+        manifest.write_declared(folder, declared if is_listed else manifest.unlisted(declared, space))
         if means.is_failed_retried:
             for commit in results.read_commits(study):
                 if commit.status == "failed":
                     results.remove_commit(study, commit, lease_id=lease.id)
-        commits = results.read_commits(study)
-        results.require_files(study, commits)
-        plan = make_plan(space, commits)
-        _tell(plan)
+        results.require_files(study, results.read_commits(study))
         try:
-            if plan.jobs:
-                _run_plan(plan, Place(str(folder), str(cache_folder()), lease.id), means)
+            yield Drive(study, lease)
         finally:
-            # Whatever ends the run, the tables stand for what is there.
             results.sweep(study, lease_id=lease.id)
-            derive(study, declared)
+            derive(study)
         write_report(study)
-    return study
 
 
 def lacks(space: Space, means: Means) -> str:
@@ -182,11 +219,15 @@ def _require_cache(folder: Path) -> None:
 
 
 def _run_plan(plan: Plan, place: Place, means: Means) -> None:
-    workers = _fitting_workers(means)
-    died = run_jobs(plan.jobs, place, workers=workers, gpus_per_trial=means.gpus_per_trial, address=means.address)
+    died = run_jobs(plan.jobs, crew_of(means, place))
     for job in plan.jobs:
         if job.trial.key in died:
             commit_failure(job, place, f"worker died: {died[job.trial.key]}")
+
+
+def crew_of(means: Means, place: Place) -> Crew:
+    """What runs a study's jobs by given means."""
+    return Crew(place, _fitting_workers(means), means.gpus_per_trial, means.address)
 
 
 def _fitting_workers(means: Means) -> int | None:

@@ -2,8 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,11 +42,13 @@ class Evidence:
     failures: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_evidence(study: results.Study, declared: Declared) -> Evidence:
-    """Read what a study's trials are evidence of."""
-    trials = study.table("trials")
+def read_evidence(
+    study: results.Study, declared: Declared, filters: Sequence[tuple[str, str, Any]] | None = None
+) -> Evidence:
+    """Read what a study's trials, or those that pass filters, are evidence of."""
+    trials = study.table("trials", filters=filters)
     failures = Counter(trials.loc[trials["status"] == "failed", "setting_key"])
-    curves = study.table("trajectory", ["trial_key", "step", "num_steps", "train_loss"])
+    curves = study.table("trajectory", ["trial_key", "step", "num_steps", "train_loss"], filters)
     return Evidence(
         read_protocols(trials, declared),
         unlearned_trials(trials, curves),

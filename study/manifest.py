@@ -208,6 +208,28 @@ def declare(space: Space, old: Declared | None) -> Declared:
     return merged
 
 
+def unlisted(declared: Declared, space: Space) -> Declared:
+    """The same declarations without one of their spaces: what it is to be comes later."""
+    return replace(declared, spaces=tuple(asked for asked in declared.spaces if asked != space.source))
+
+
+def grown(declared: Declared, space: Space) -> Declared:
+    """List a space whose settings grew, in place of what it was before.
+
+    Args:
+        declared: A study's declarations.
+        space: The space; its `settings` begin with those that it had before.
+    """
+    now = dict(space.source)
+
+    def is_before(asked: Mapping[str, Any]) -> bool:
+        listed = asked.get("settings") or []
+        rest = {key: value for key, value in now.items() if key != "settings"}
+        return rest == {k: v for k, v in asked.items() if k != "settings"} and now["settings"][: len(listed)] == listed
+
+    return replace(declared, spaces=(*(asked for asked in declared.spaces if not is_before(asked)), now))
+
+
 def _hold_against(named: Primary, pinned: Declared) -> None:
     pairs = {
         "indicator": (named.indicator, pinned.primary.indicator),

@@ -4,7 +4,7 @@ Perturbation time, magnitude and direction are folded into trials: a trial's chi
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from results import Commit
@@ -94,6 +94,11 @@ class Plan:
     num_kernels: int = 0
     num_growths: int = 0
     num_rows: int = 0
+
+    def times(self, number: int) -> "Plan":
+        """The counts of so many like it; without jobs."""
+        counts = {f.name: number * getattr(self, f.name) for f in fields(self) if f.name != "jobs"}
+        return Plan([], **counts)
 
 
 def covers_of(todo: Todo) -> Covers:

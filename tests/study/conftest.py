@@ -41,9 +41,9 @@ def _own_cache(tmp_path_factory):
 def in_process(monkeypatch):
     """Jobs run in this process, one after another, where Ray itself is not what is tested."""
 
-    def run_jobs(jobs, place, **_):
+    def run_jobs(jobs, crew):
         for job in jobs:
-            for _ in run_job(job, place):
+            for _ in run_job(job, crew.place):
                 pass
         return {}
 

@@ -71,9 +71,9 @@ def sabotage(monkeypatch, tmp_path):
             raise plot.error
         yield from run_job(job, place)
 
-    def run_jobs(jobs, place, **_):
+    def run_jobs(jobs, crew):
         for job in jobs:
-            report = do(job, place)
+            report = do(job, crew.place)
             if report["fault"]:
                 raise EnvironmentFault(report["fault"])
         return {}
@@ -173,7 +173,7 @@ def test_an_address_at_which_something_else_listens(monkeypatch):
 
 def test_more_workers_than_processors_are_cut(sabotage, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(driver, "run_jobs", lambda *_, workers, **__: asked.append(workers) or {})
+    monkeypatch.setattr(driver, "run_jobs", lambda _, crew: asked.append(crew.workers) or {})
     assert run("--workers", "1000000000000") == 0
     assert asked == [num_processors()]
     assert f"workers: {num_processors()}, the processors of this machine" in capsys.readouterr().err
@@ -182,8 +182,8 @@ def test_more_workers_than_processors_are_cut(sabotage, monkeypatch, capsys):
 def test_sigterm_ends_a_run_like_ctrl_c(sabotage, monkeypatch, capsys):
     run_jobs = driver.run_jobs
 
-    def two_signals(jobs, place, **means):
-        run_jobs(jobs[:1], place, **means)
+    def two_signals(jobs, crew):
+        run_jobs(jobs[:1], crew)
         try:
             os.kill(os.getpid(), signal.SIGTERM)
         finally:

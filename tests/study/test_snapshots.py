@@ -108,9 +108,9 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     space = {**SPACE, "cone": {"kernel": "trace", "probe_size": 8, "steps": [0, 10, 40]}}
     trained = []
 
-    def killed(jobs, place, **_):
+    def killed(jobs, crew):
         for job in jobs:
-            for done, total in worker.run_job(job, place):
+            for done, total in worker.run_job(job, crew.place):
                 if not trained and done > 0.7 * total:
                     trained.append(done)
                     return {}
