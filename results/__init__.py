@@ -1,11 +1,12 @@
 """What a study keeps: schema, atomic store, query. Imports none of our other packages."""
 
-from results.commits import STATUSES, TRIAL_COLUMNS, Commit, CommittedFile, read_commits, require_files
+from results.commits import STATUSES, TRIAL_COLUMNS, Commit, CommittedFile, require_files
 from results.errors import LeaseHeld, LeaseLost, SchemaError, StudyError
 from results.heartbeat import Heartbeat, beat, end_beat, running
 from results.integrity import Finding, check
 from results.layout import is_study, require_room, studies_in
 from results.lease import Lease, live_holder
+from results.packs import compact, read_commits
 from results.query import Study, create, open  # noqa: A004 - `results.open(path)` is the contract
 from results.schema import VERSION, Column, Table, arrow_schema
 from results.store import remove_commit, sweep, write_derived, write_part, write_trials
@@ -31,6 +32,7 @@ __all__ = [
     "arrow_schema",
     "beat",
     "check",
+    "compact",
     "create",
     "end_beat",
     "is_study",

@@ -28,13 +28,24 @@ _RELISTINGS = 100
 
 @dataclass(frozen=True)
 class CommittedFile:
-    """One data file of a commit; `name` is its file name in the table's folder."""
+    """Rows of a commit in one data file; `name` is its file name in the table's folder.
+
+    In a file that holds several commits' rows, `first` is the place of this one's first, and `rows_in_file` counts all;
+    bytes and hash are the file's.
+    """
 
     table: str
     name: str
     num_rows: int
     num_bytes: int
     sha256: str
+    first: int = 0
+    rows_in_file: int = -1
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the file may hold other commits' rows as well."""
+        return self.rows_in_file >= 0
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,8 @@ class Commit:
     """What one part holds, and of which trial.
 
     `keys` are study, setting_key, seed and every setting leaf; `covers` is the caller's; `trial` has any of
-    `TRIAL_COLUMNS`. Of one trial only the commits of the highest generation are live.
+    `TRIAL_COLUMNS`. Of one trial only the commits of the highest generation are live. `pack` is the file name of the
+    pack that it stands in; empty for one with a file of its own.
     """
 
     trial_key: str
@@ -55,6 +67,7 @@ class Commit:
     trial: Mapping[str, Value]
     covers: Any
     files: tuple[CommittedFile, ...]
+    pack: str = ""
 
     @property
     def stem(self) -> str:
@@ -69,8 +82,12 @@ def commit_bytes(commit: Commit) -> bytes:
         SchemaError: `covers` is not JSON.
     """
     content = asdict(commit)
-    content["keys"] = {name: _to_json(value) for name, value in commit.keys.items()}
-    content["trial"] = {name: _to_json(value) for name, value in commit.trial.items()}
+    del content["pack"]
+    content["files"] = [
+        {k: v for k, v in file.items() if k not in ("first", "rows_in_file")} for file in content["files"]
+    ]
+    content["keys"] = {name: to_json(value) for name, value in commit.keys.items()}
+    content["trial"] = {name: to_json(value) for name, value in commit.trial.items()}
     try:
         return json_bytes(content)
     except (TypeError, ValueError) as error:
@@ -110,7 +127,7 @@ def checked_keys(study: StudyFolder, keys: Mapping[str, Any], *, is_stored: bool
     columns = {name: IDENTITY[name] for name in ("study", "setting_key", "seed")}
     columns.update({column.name: column for column in study.setting_columns})
     check_names("keys", keys, columns)
-    values = {name: _from_json(column, keys[name]) if is_stored else keys[name] for name, column in columns.items()}
+    values = {name: from_json(column, keys[name]) if is_stored else keys[name] for name, column in columns.items()}
     result = {name: checked(column, values[name], is_key=True) for name, column in columns.items()}
     if result["study"] != study.name:
         raise SchemaError(f"keys are of study {result['study']!r}, not {study.name!r}")
@@ -124,12 +141,12 @@ def checked_trial(trial: Mapping[str, Any], *, is_stored: bool = False) -> dict[
         SchemaError: a name is unknown or a value of another type.
     """
     check_names("trial", trial, TRIAL_COLUMNS.keys() & trial.keys())
-    values = {name: _from_json(TRIAL_COLUMNS[name], value) if is_stored else value for name, value in trial.items()}
+    values = {name: from_json(TRIAL_COLUMNS[name], value) if is_stored else value for name, value in trial.items()}
     return {name: checked(TRIAL_COLUMNS[name], value, is_key=False) for name, value in values.items()}
 
 
-def read_all_commits(study: StudyFolder) -> list[Commit]:
-    """Every commit, superseded ones included, by trial and part.
+def read_loose_commits(study: StudyFolder) -> list[Commit]:
+    """Every commit that has a file of its own, superseded ones included, by trial and part.
 
     Raises:
         StudyError: one is damaged.
@@ -145,6 +162,20 @@ def read_all_commits(study: StudyFolder) -> list[Commit]:
     raise StudyError(f"the commits of {study.path} change all the time; try again")
 
 
+def unshadowed(commits: Iterable[Commit]) -> list[Commit]:
+    """Of commits of one part the one that counts: the highest generation, and of equals the one with its own file."""
+    best: dict[str, Commit] = {}
+    for commit in commits:
+        known = best.get(commit.stem)
+        if known is None or _rank(commit) > _rank(known):
+            best[commit.stem] = commit
+    return [best[stem] for stem in sorted(best)]
+
+
+def _rank(commit: Commit) -> tuple[int, bool, str]:
+    return commit.generation, not commit.pack, commit.pack
+
+
 def live_commits(commits: Iterable[Commit]) -> list[Commit]:
     """Those of the highest generation of each trial."""
     commits = list(commits)
@@ -154,25 +185,21 @@ def live_commits(commits: Iterable[Commit]) -> list[Commit]:
     return [commit for commit in commits if commit.generation == newest[commit.trial_key]]
 
 
-def read_commits(study: StudyFolder) -> list[Commit]:
-    """The live commits, by trial and part.
-
-    Raises:
-        StudyError: a commit file is damaged.
-    """
-    return live_commits(read_all_commits(study))
-
-
 def require_files(study: StudyFolder, commits: Iterable[Commit]) -> None:
     """Refuses a study in which a file that a commit names is gone or has another size.
 
     Raises:
         StudyError: naming the file and the commit.
     """
+    seen: set[Path] = set()
     for commit in commits:
         for file in commit.files:
             path = study.path / file.table / file.name
-            again = f"remove {study.commits_path / commit.stem}.json to have its rows computed again"
+            if path in seen:
+                continue
+            seen.add(path)
+            own = commit.pack or f"{commit.stem}.json"
+            again = f"remove {study.commits_path / own} to have its rows computed again"
             try:
                 size = path.stat().st_size
             except (FileNotFoundError, NotADirectoryError):
@@ -195,13 +222,15 @@ def _check_types(commit: Commit) -> None:
         raise ValueError("a count is wrong")
 
 
-def _to_json(value: Value) -> Value | None:
+def to_json(value: Value) -> Value | None:
+    """A value as strict JSON has it: NaN is null, infinities are text."""
     if not isinstance(value, float) or math.isfinite(value):
         return value
     return None if math.isnan(value) else str(value)
 
 
-def _from_json(column: Column, value: Any) -> Any:
+def from_json(column: Column, value: Any) -> Any:
+    """The reverse of `to_json`."""
     if column.type != "float":
         return value
     if value is None:

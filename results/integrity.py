@@ -12,14 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from results.commits import Commit, CommittedFile, live_commits, parse_commit
+from results.commits import Commit, CommittedFile, live_commits, parse_commit, unshadowed
 from results.errors import StudyError
 from results.layout import StudyFolder, table_named
 from results.lease import live_holder
+from results.packs import SUFFIX, Span, pack_paths, parse_pack, spans_by_file
 from results.store import temporary_files, unnamed_files
 from results.tables import TABLES
 
 _SHOWN_DUPLICATES = 10
+_NOT_SWEPT = "superseded commit not yet swept"
 _RUN_AGAIN = "run the study's space again"
 
 
@@ -46,12 +48,15 @@ def check(study: StudyFolder) -> list[Finding]:
     While a driver runs, files on their way in or out are its business and not reported.
     """
     commits, findings = _read_each_commit(study)
-    live = live_commits(commits)
+    live = live_commits(unshadowed(commits))
     findings += _leftovers(study, commits, live)
+    spans = spans_by_file(live)
     tables: dict[str, list[pa.Table]] = defaultdict(list)
-    for table, name, stem, committed in _files(study, live):
+    for table, name, own, committed in _files(study, live):
         rows, problems = _check_file(study, study.path / table / name, table, committed)
-        mend = _compute_again(stem) if stem else _RUN_AGAIN
+        if rows is not None and committed is not None and committed.is_shared and not problems:
+            rows, problems = _check_spans(study, study.path / table / name, rows, spans[table, name], live)
+        mend = _compute_again(own) if own else _RUN_AGAIN
         findings += [replace(problem, mend=mend) for problem in problems]
         if rows is not None:
             tables[table].append(rows)
@@ -62,6 +67,19 @@ def check(study: StudyFolder) -> list[Finding]:
     return findings
 
 
+def _check_spans(
+    study: StudyFolder, path: Path, rows: pa.Table, spans: Sequence[Span], live: Iterable[Commit]
+) -> tuple[pa.Table, list[Finding]]:
+    """The live rows of a pack's file, and whether each commit's are of its own trial."""
+    trial = {commit.stem: commit.trial_key for commit in live}
+    parts = [rows.slice(span.first, span.num_rows) for span in spans]
+    for span, part in zip(spans, parts, strict=True):
+        if pc.unique(part.column("trial_key")).to_pylist() != [trial[span.commit]]:
+            what = f"rows {span.first} to {span.first + span.num_rows} are not those of commit {span.commit}"
+            return rows.slice(0, 0), [Finding(path.parent.name, what, _within(study, path))]
+    return pa.concat_tables(parts), []
+
+
 def _read_each_commit(study: StudyFolder) -> tuple[list[Commit], list[Finding]]:
     commits, findings = [], []
     if not study.commits_path.is_dir():
@@ -69,6 +87,11 @@ def _read_each_commit(study: StudyFolder) -> tuple[list[Commit], list[Finding]]:
     for path in sorted(study.commits_path.glob("[!.]*.json")):
         try:
             commits.append(parse_commit(study, path, path.read_text(encoding="utf-8", errors="replace")))
+        except (StudyError, OSError) as error:
+            findings.append(Finding("_commits", str(error), _within(study, path)))
+    for path in pack_paths(study):
+        try:
+            commits += parse_pack(study, path, path.read_bytes())
         except (StudyError, OSError) as error:
             findings.append(Finding("_commits", str(error), _within(study, path)))
     return commits, findings
@@ -82,22 +105,26 @@ def _leftovers(study: StudyFolder, commits: Sequence[Commit], live: Sequence[Com
     # Superseded commits are told of once; the files they name are theirs, not strays.
     for path in unnamed_files(study, commits):
         yield Finding(path.parent.name, "data file that no commit names", _within(study, path), _RUN_AGAIN)
-    kept = {commit.stem for commit in live}
-    for commit in commits:
-        if commit.stem not in kept:
-            path = study.commits_path / f"{commit.stem}.json"
-            yield Finding("_commits", "superseded commit not yet swept", _within(study, path), _RUN_AGAIN)
+    kept = {(commit.stem, commit.pack) for commit in live}
+    stale = {commit.pack or f"{commit.stem}.json" for commit in commits if (commit.stem, commit.pack) not in kept}
+    for name in sorted(stale):
+        what = "pack with superseded commits, not yet swept" if name.endswith(SUFFIX) else _NOT_SWEPT
+        yield Finding("_commits", what, _within(study, study.commits_path / name), _RUN_AGAIN)
 
 
-def _compute_again(stem: str) -> str:
-    return f"remove _commits/{stem}.json and {_RUN_AGAIN}, which computes its rows again"
+def _compute_again(name: str) -> str:
+    return f"remove _commits/{name} and {_RUN_AGAIN}, which computes its rows again"
 
 
 def _files(study: StudyFolder, live: Iterable[Commit]) -> Iterator[tuple[str, str, str, CommittedFile | None]]:
     """Table, file name, name of the commit and what it says of the file, for each file that should be read."""
+    seen = set()
     for commit in live:
         for file in commit.files:
-            yield file.table, file.name, commit.stem, file
+            if (file.table, file.name) not in seen:
+                seen.add((file.table, file.name))
+                whole = replace(file, num_rows=file.rows_in_file) if file.is_shared else file
+                yield file.table, file.name, commit.pack or f"{commit.stem}.json", whole
     for name, table in TABLES.items():
         path = study.derived_file(name)
         if table.is_derived and path.exists():
@@ -164,7 +191,7 @@ def _require_schema(study: StudyFolder, table: str, found: pa.Schema) -> None:
 
 def _duplicates(table: str, parts: Sequence[pa.Table]) -> Iterator[Finding]:
     key = list(TABLES[table].row_key)
-    mend = _RUN_AGAIN if TABLES[table].is_derived else _compute_again("<its trial key>-*")
+    mend = _RUN_AGAIN if TABLES[table].is_derived else _compute_again("<its trial key>-*.json")
     rows = pa.concat_tables([part.select(key) for part in parts]).to_pandas()
     doubled = rows[rows.duplicated(keep="first")].drop_duplicates()
     for row in doubled.head(_SHOWN_DUPLICATES).itertuples(index=False):
@@ -180,7 +207,7 @@ def _inexact_sentinels(live: Iterable[Commit], chaos: Sequence[pa.Table]) -> Ite
         if commit.status != "failed" and commit.trial.get("is_sentinel_exact") is False:
             where = f"trial_key={commit.trial_key}, part={commit.part}"
             what = "a sentinel is not bitwise equal to the reference"
-            yield Finding("trials", what, where, _compute_again(f"{commit.trial_key}-*"))
+            yield Finding("trials", what, where, _compute_again(f"{commit.trial_key}-*.json"))
     for part in chaos:
         sentinels = part.filter(pc.field("perturbation") == "none").to_pandas()
         # Where training itself diverged, NaN − NaN proves nothing and refutes nothing.
@@ -188,7 +215,7 @@ def _inexact_sentinels(live: Iterable[Commit], chaos: Sequence[pa.Table]) -> Ite
         for row in sentinels[(sentinels["distance"] != 0) & ~excused].itertuples():
             where = f"trial_key={row.trial_key}, measure_step={row.measure_step}"
             what = f"sentinel's distance is {row.distance}, not 0"
-            yield Finding("chaos", what, where, _compute_again(f"{row.trial_key}-*"))
+            yield Finding("chaos", what, where, _compute_again(f"{row.trial_key}-*.json"))
 
 
 def _differing_references(live: Iterable[Commit], chaos: Sequence[pa.Table]) -> Iterator[Finding]:
@@ -201,7 +228,7 @@ def _differing_references(live: Iterable[Commit], chaos: Sequence[pa.Table]) -> 
     for trial_key, found in digests.items():
         if len(found) > 1:
             what = f"references differ within one trial: {', '.join(found)}"
-            yield Finding("chaos", what, f"trial_key={trial_key}", _compute_again(f"{trial_key}-*"))
+            yield Finding("chaos", what, f"trial_key={trial_key}", _compute_again(f"{trial_key}-*.json"))
 
 
 def _within(study: StudyFolder, path: Path) -> str:

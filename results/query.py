@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -12,9 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from results.commits import read_commits, require_files
+from results.commits import Commit, require_files
 from results.errors import StudyError, unknown_name
 from results.layout import StudyFolder, make_folder, read_folder, table_named
+from results.packs import Span, holed_files, read_commits, spans_by_file
 from results.schema import Column
 from results.tables import TABLES
 from results.trials import trials_table
@@ -134,25 +136,45 @@ def _read(
 def _scan(study: StudyFolder, name: str, needed: list[str], expression: pc.Expression | None) -> pa.Table:
     schema = pa.schema([field.with_nullable(True) for field in study.schema(name)])
     for _ in range(_RELISTINGS):
-        paths = _live_files(study, name)
-        if not paths:
+        files = _live_files(study, name)
+        if not files:
             return schema.empty_table().select(needed)
         try:
-            dataset = ds.dataset(paths, schema=schema, format="parquet")
-            return dataset.to_table(columns=needed, filter=expression)
+            whole = [path for path, spans in files.items() if not spans]
+            parts = [_spans(path, spans, schema).select(needed) for path, spans in files.items() if spans]
+            found = [part if expression is None else part.filter(expression) for part in parts]
+            if whole:
+                dataset = ds.dataset(whole, schema=schema, format="parquet")
+                found.append(dataset.to_table(columns=needed, filter=expression))
+            return pa.concat_tables(found)
         except FileNotFoundError:
             # Swept between listing and reading: then a new listing names other files. The same ones are truly lost.
-            if paths == _live_files(study, name):
+            if files == _live_files(study, name):
                 raise
     raise StudyError(f"table {name!r} of {study.path} changes all the time; try again")
 
 
-def _live_files(study: StudyFolder, name: str) -> list[str]:
+def _live_files(study: StudyFolder, name: str) -> dict[str, list[Span]]:
+    """Paths of a table's data files -> the spans of live rows; none named where all rows of a file are."""
     if table_named(name).is_derived:
         path = study.derived_file(name)
-        return [str(path)] if path.exists() else []
-    files = (file for commit in read_commits(study) for file in commit.files if file.table == name)
-    return sorted(str(study.path / file.table / file.name) for file in files)
+        return {str(path): []} if path.exists() else {}
+    commits = [_of_table(commit, name) for commit in read_commits(study)]
+    holed = holed_files(commits)
+    spans = spans_by_file(commits)
+    return {
+        str(study.path / name / file): spans[name, file] if (name, file) in holed else [] for _, file in sorted(spans)
+    }
+
+
+def _of_table(commit: Commit, name: str) -> Commit:
+    return replace(commit, files=tuple(file for file in commit.files if file.table == name))
+
+
+def _spans(path: str, spans: Sequence[Span], schema: pa.Schema) -> pa.Table:
+    """The live rows of a file that also holds others: those of commits superseded since it was packed."""
+    rows = ds.dataset([path], schema=schema, format="parquet").to_table()
+    return pa.concat_tables([rows.slice(span.first, span.num_rows) for span in spans])
 
 
 def _first_line(error: BaseException) -> str:

@@ -27,14 +27,24 @@ from results.commits import (
     commit_bytes,
     live_commits,
     parse_commit,
-    read_all_commits,
-    read_commits,
+    read_loose_commits,
+    unshadowed,
 )
 from results.errors import SchemaError, StudyError
-from results.files import flush_folder, is_temp, parquet_bytes, write_bytes
+from results.files import is_temp, parquet_bytes, write_bytes
 from results.heartbeat import heartbeat_files
 from results.layout import StudyFolder, table_named
 from results.lease import LEASE_FILE, STALE_SECONDS, require_lease
+from results.packs import (
+    PREFIX,
+    compact,
+    pack_bytes,
+    pack_paths,
+    parse_pack,
+    read_commits,
+    read_packed_commits,
+    remove_files,
+)
 from results.schema import all_columns, arrow_table, check_names, checked
 from results.tables import TABLES
 from results.trials import trials_table
@@ -122,8 +132,14 @@ def remove_commit(study: StudyFolder, commit: Commit, *, lease_id: str) -> None:
         LeaseLost: the study is not that driver's.
     """
     require_lease(study.path, lease_id)
-    _remove_commit_files(study, [f"{commit.stem}.json"])
-    for file in commit.files:
+    remove_files(study, [f"{commit.stem}.json"])
+    for path in pack_paths(study):
+        held = parse_pack(study, path, path.read_bytes())
+        kept = [other for other in held if other.stem != commit.stem]
+        if len(kept) < len(held):
+            files = {file.table: replace(file, num_rows=file.rows_in_file) for other in held for file in other.files}
+            write_bytes(path, pack_bytes(kept, files), before_replace=partial(require_lease, study.path, lease_id))
+    for file in commit.files if not commit.pack else ():
         (study.path / file.table / file.name).unlink(missing_ok=True)
 
 
@@ -141,11 +157,15 @@ def sweep(study: StudyFolder, *, lease_id: str) -> list[str]:
         StudyError: a commit is damaged: then nobody knows whose the unnamed files are, and nothing is removed.
     """
     require_lease(study.path, lease_id)
-    commits = read_all_commits(study)
-    live = live_commits(commits)
-    kept = {commit.stem for commit in live}
-    superseded = [f"{commit.stem}.json" for commit in commits if commit.stem not in kept]
-    _remove_commit_files(study, superseded)
+    loose, packed = read_loose_commits(study), read_packed_commits(study)
+    live = live_commits(unshadowed([*loose, *packed]))
+    kept = {(commit.stem, commit.pack) for commit in live}
+    superseded = [f"{commit.stem}.json" for commit in loose if (commit.stem, "") not in kept]
+    held = {commit.pack for commit in live}
+    superseded += [path.name for path in pack_paths(study) if path.name not in held]
+    remove_files(study, superseded)
+    if compact(study, lease_id=lease_id, is_whole=False):
+        live = read_commits(study)
     removed = [f"{study.commits_path.name}/{name}" for name in superseded]
     for path in [*unnamed_files(study, live), *temporary_files(study), *heartbeat_files(study)]:
         path.unlink(missing_ok=True)
@@ -170,6 +190,8 @@ def temporary_files(study: StudyFolder) -> list[Path]:
 
 
 def _check_request(trial_key: str, part: str, status: str, tables: Mapping[str, Any], generation: int) -> None:
+    if trial_key == PREFIX:
+        raise SchemaError(f"trial_key must not be {PREFIX!r}, which files of packs begin with")
     for field, value, pattern in (("trial_key", trial_key, _TRIAL_KEY), ("part", part, _PART)):
         if not pattern.fullmatch(value):
             raise SchemaError(f"{field} must match {pattern.pattern}, got {value!r}")
@@ -237,14 +259,6 @@ def _from_frame(study: StudyFolder, table: str, frame: pd.DataFrame) -> pa.Table
 
 def _derived() -> list[str]:
     return [name for name, table in TABLES.items() if table.is_derived]
-
-
-def _remove_commit_files(study: StudyFolder, names: Sequence[str]) -> None:
-    """Removes commit files for good, before anybody touches the data they name."""
-    for name in names:
-        (study.commits_path / name).unlink(missing_ok=True)
-    if names:
-        flush_folder(study.commits_path)
 
 
 def _is_fresh_lease(study: StudyFolder, path: Path) -> bool:

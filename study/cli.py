@@ -121,9 +121,10 @@ def parser() -> Parser:
     status.add_argument("--json", action="store_true", help="print one JSON object")
     report = add("report", "write the report and its figures", commands.report, "twophase report quick")
     check = add("check", "prove a study's store whole", commands.check, "twophase check quick")
-    for sub in (plan, start, look, locate, status, report, check):
+    compact = add("compact", "put many small files into few, same rows", commands.compact, "twophase compact quick")
+    for sub in (plan, start, look, locate, status, report, check, compact):
         sub.add_argument("--root", metavar="DIR", help=f"folder of studies (default: {commands.ROOT})")
-    for sub in (locate, status, report, check):
+    for sub in (locate, status, report, check, compact):
         sub.add_argument("study", metavar="STUDY", help="a study's folder or its name under the root")
     return top
 

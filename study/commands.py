@@ -11,6 +11,8 @@ import results
 import search_spaces
 from study import driver, manifest, searching
 from study.analysis import select, transitions
+from study.cluster import terminated_as_interrupt
+from study.columns import setting_columns
 from study.driver import Means, derive, read_space, study_plan
 from study.evidence import read_evidence
 from study.labels import varying_axes
@@ -163,6 +165,20 @@ def check(arguments: argparse.Namespace) -> int:
         return FOUND
     trials = study.table("trials")
     print(f"study {study.name}: {len(trials)} trials, every key once, no half file, every sentinel exact")
+    return DONE
+
+
+def compact(arguments: argparse.Namespace) -> int:
+    """Put a study's many files into few; the rows stay the same."""
+    study = _open(arguments)
+    before = sum(len(list((study.path / table).glob("[!.]*.parquet"))) for table in study.tables)
+    with terminated_as_interrupt(), results.Lease.acquire(study.path) as lease:
+        results.create(study.path, study=study.name, setting_columns=setting_columns())
+        results.sweep(study, lease_id=lease.id)
+        results.compact(results.open(study.path), lease_id=lease.id)
+        results.sweep(study, lease_id=lease.id)
+    after = sum(len(list((study.path / table).glob("[!.]*.parquet"))) for table in study.tables)
+    print(f"study {study.name}: {before:,} data files before, {after:,} now, the same rows")
     return DONE
 
 

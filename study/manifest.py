@@ -99,7 +99,7 @@ def find_damage(study: Study) -> list[Finding]:
         declared = read_declared(study.path)
         if declared is not None:
             declared_spaces(study.path, declared)
-        elif any(study.commits_path.glob("[!.]*.json")):
+        elif any(study.commits_path.glob("[!.]*")):
             require_declared(study.path)
     except StudyError as error:
         return [Finding("_declared", str(error), FILE)]

@@ -71,7 +71,7 @@ def test_a_file_is_no_study(tmp_path):
 def test_newer_schema_is_refused_even_if_it_looks_otherwise(study):
     edit_schema(study, version=results.VERSION + 1, setting_columns="something new")
     for action in (results.open, create):
-        with pytest.raises(StudyError, match="schema version 3, newer than this program's 2; upgrade") as caught:
+        with pytest.raises(StudyError, match="schema version 4, newer than this program's 3; upgrade") as caught:
             action(study.path)
         one_line(caught)
 
