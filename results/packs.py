@@ -36,7 +36,7 @@ from results.errors import StudyError
 from results.files import flush_folder, json_bytes, temp_path, write_bytes
 from results.layout import StudyFolder
 from results.lease import require_lease
-from results.schema import IDENTITY
+from results.schema import Column
 from results.tables import TABLES
 
 PREFIX, SUFFIX = "pack", ".pack"
@@ -100,7 +100,10 @@ def parse_pack(study: StudyFolder, path: Path, data: bytes) -> list[Commit]:
         if any(table not in TABLES or Path(file.name).name != file.name for table, file in shared.items()):
             raise ValueError("it names a file outside the tables")
         fills = {column.name: column.fill for column in study.setting_columns if column.fill is not None}
-        keys = [_typed_keys(study, {**fills, **entry}) for entry in content["keys"]]
+        floats = [column for column in study.setting_columns if column.type == "float"]
+        keys = [_typed_keys({**fills, **entry}, floats) for entry in content["keys"]]
+        if any(entry["study"] != study.name for entry in keys):
+            raise ValueError(f"it is not of study {study.name!r}")
         return [_unpacked(entry, shared, keys, content["covers"], path.name) for entry in content["commits"]]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise StudyError(
@@ -108,12 +111,10 @@ def parse_pack(study: StudyFolder, path: Path, data: bytes) -> list[Commit]:
         ) from error
 
 
-def _typed_keys(study: StudyFolder, entry: Mapping[str, Any]) -> dict[str, Any]:
-    columns = {**IDENTITY, **{column.name: column for column in study.setting_columns}}
-    keys = {name: from_json(columns[name], value) for name, value in entry.items()}
-    if keys["study"] != study.name:
-        raise ValueError(f"it is of study {keys['study']!r}, not {study.name!r}")
-    return keys
+def _typed_keys(entry: dict[str, Any], floats: Sequence[Column]) -> dict[str, Any]:
+    for column in floats:
+        entry[column.name] = from_json(column, entry[column.name])
+    return entry
 
 
 def _unpacked(
@@ -124,8 +125,9 @@ def _unpacked(
     pack: str,
 ) -> Commit:
     files = tuple(
-        replace(shared[table], first=first, num_rows=rows, rows_in_file=shared[table].num_rows)
+        CommittedFile(table, file.name, rows, file.num_bytes, file.sha256, first, file.num_rows)
         for table, (first, rows) in entry["files"].items()
+        for file in (shared[table],)
     )
     trial = {name: from_json(TRIAL_COLUMNS[name], value) for name, value in entry["trial"].items()}
     plain = {name: entry[name] for name in ("trial_key", "part", "generation", "status", "error", "lease_id")}
@@ -177,11 +179,13 @@ class Span:
     num_rows: int
 
 
-def spans_by_file(commits: Iterable[Commit]) -> dict[tuple[str, str], list[Span]]:
-    """Table and file name -> the live spans in it, by place."""
+def spans_by_file(commits: Iterable[Commit], table: str | None = None) -> dict[tuple[str, str], list[Span]]:
+    """Table and file name -> the live spans in it, by place; of all tables, or of one."""
     found: dict[tuple[str, str], list[Span]] = defaultdict(list)
     for commit in commits:
         for file in commit.files:
+            if table is not None and file.table != table:
+                continue
             found[file.table, file.name].append(Span(commit.stem, file.first, file.num_rows))
     return {name: sorted(spans, key=lambda span: span.first) for name, spans in found.items()}
 
@@ -223,7 +227,7 @@ def compact(study: StudyFolder, *, lease_id: str, is_whole: bool = True) -> int:
     places: dict[str, list[CommittedFile]] = defaultdict(list)
     files = {}
     for table in TABLES:
-        spans = spans_by_file([replace(c, files=tuple(f for f in c.files if f.table == table)) for c in chosen])
+        spans = spans_by_file(chosen, table)
         if spans:
             files[table], starts = _write_table(study, table, f"{PREFIX}-{name}.parquet", spans, guard)
             for stem, start, rows in starts:

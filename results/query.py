@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from results.commits import Commit, require_files
+from results.commits import require_files
 from results.errors import StudyError, unknown_name
 from results.layout import StudyFolder, make_folder, read_folder, table_named
 from results.packs import Span, holed_files, read_commits, spans_by_file
@@ -159,16 +158,11 @@ def _live_files(study: StudyFolder, name: str) -> dict[str, list[Span]]:
     if table_named(name).is_derived:
         path = study.derived_file(name)
         return {str(path): []} if path.exists() else {}
-    commits = [_of_table(commit, name) for commit in read_commits(study)]
+    commits = read_commits(study)
     holed = holed_files(commits)
-    spans = spans_by_file(commits)
-    return {
-        str(study.path / name / file): spans[name, file] if (name, file) in holed else [] for _, file in sorted(spans)
-    }
-
-
-def _of_table(commit: Commit, name: str) -> Commit:
-    return replace(commit, files=tuple(file for file in commit.files if file.table == name))
+    spans = spans_by_file(commits, name)
+    folder = study.path / name
+    return {str(folder / file): spans[name, file] if (name, file) in holed else [] for _, file in sorted(spans)}
 
 
 def _spans(path: str, spans: Sequence[Span], schema: pa.Schema) -> pa.Table:
