@@ -1,7 +1,9 @@
 """What each command does: arguments in, answers on stdout, exit status out."""
 
 import argparse
+import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from twophase.errors import BadInput, unknown
 
 DONE, FOUND = 0, 1
 ROOT = "runs"
+WATCH_SECONDS = 2.0
 BYTES_PER_ROW = 30
 BYTES_PER_PART = 70_000
 
@@ -212,7 +215,15 @@ def _preset_plan(name: str) -> Plan:
 
 def status(arguments: argparse.Namespace) -> int:
     """Print how far a study is; failures make the exit status 1."""
-    found = read_status(_open(arguments))
+    study = _open(arguments)
+    found = read_status(study)
+    while arguments.watch:
+        clear = "\x1b[H\x1b[J" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else ""
+        print(f"{clear}{status_text(found)}", flush=True)
+        if not found.driver:
+            return FOUND if found.failures else DONE
+        time.sleep(WATCH_SECONDS)
+        found = read_status(study)
     print(to_json(study=found.study, **found.counts()) if arguments.json else status_text(found))
     return FOUND if found.failures else DONE
 

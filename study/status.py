@@ -1,13 +1,17 @@
 """How far a study is, from its folder alone: any terminal, any machine."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import pandas as pd
 
 import results
 from study import manifest
 from study.planner import Plan, make_plan
 from study.summary import aligned, records
+from twophase.children import total_lane_steps
 
 _UNFINISHED = {"running": "running", "planned": "waiting", "failed": "failed"}
 
@@ -24,6 +28,7 @@ class Status:
         driver: The process that runs it now, in words; empty if none does.
         is_space_known: Whether the study says which spaces it was run with; if not, only what is there can be counted.
         num_made: Trials that have rows or failed.
+        speeds: Setting key -> lane-steps per second of its finished trials.
     """
 
     study: str
@@ -33,6 +38,7 @@ class Status:
     driver: str
     is_space_known: bool
     num_made: int
+    speeds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def num_waiting(self) -> int:
@@ -76,7 +82,40 @@ def read_status(study: results.Study) -> Status:
         f"host {holder.host}, pid {holder.pid}, since {holder.since}" if holder else "",
         bool(declared.spaces),
         len(trials),
+        _speeds(trials),
     )
+
+
+def _speeds(trials: pd.DataFrame) -> dict[str, float]:
+    done = trials[(trials["wall_seconds"] > 0) & (trials["lane_steps"] > 0)]
+    sums = done.groupby("setting_key")[["lane_steps", "wall_seconds"]].sum()
+    return {str(key): float(speed) for key, speed in (sums["lane_steps"] / sums["wall_seconds"]).items()}
+
+
+def seconds_left(status: Status) -> float:
+    """Estimate the time that is left, if as many trials as now go on side by side.
+
+    A trial's speed is that of its setting's finished and running trials, or the mean of all settings where it has none.
+
+    Returns:
+        Seconds; NaN where nothing runs or no speed is known.
+    """
+    done = {heartbeat.trial_key: heartbeat.lane_steps for heartbeat, _ in status.running}
+    setting_of = {job.trial.key: job.trial.setting.key for job in status.plan.jobs}
+    running = {
+        setting_of.get(beat.trial_key, ""): beat.lane_steps / beat.seconds
+        for beat, _ in status.running
+        if beat.seconds and beat.lane_steps
+    }
+    speeds = {**running, **status.speeds}
+    if not speeds or not status.running:
+        return float("nan")
+    usual = sum(speeds.values()) / len(speeds)
+    left = 0.0
+    for job in status.plan.jobs:
+        steps = total_lane_steps(job.trial, job.todo, lane_width=job.means.lane_width) - done.get(job.trial.key, 0)
+        left += max(steps, 0) / speeds.get(job.trial.setting.key, usual)
+    return left / len(status.running)
 
 
 def status_text(status: Status) -> str:
@@ -91,6 +130,9 @@ def status_text(status: Status) -> str:
             f"what was planned isn't known: {manifest.FILE} is missing, or of a version that didn't keep it; run the "
             "study's space again"
         )
+    left = seconds_left(status)
+    if not math.isnan(left):
+        lines.append(f"about {_duration(left)} left")
     if status.driver:
         lines.append(f"driver: {status.driver}")
     elif status.num_waiting:
@@ -147,6 +189,11 @@ def _running_text(status: Status) -> str:
         left = f"{remaining / speed:.0f} s" if speed else "?"
         rows.append([heartbeat.trial_key, *cells, f"{min(share, 1):.0%}", f"{speed:,.0f}", left, f"{silent:.0f} s ago"])
     return aligned(rows)
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes > 1 else f"{seconds:.0f} s"
 
 
 def _trial_header() -> list[str]:
