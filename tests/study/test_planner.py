@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import search_spaces
-from study.planner import Job, covers_of, make_plan, parts_of, planned, todo_of
+from study.planner import NOTHING, Job, covers_of, make_plan, parts_of, planned, todo_of
 from study.worker import cache_folder
 from twophase.children import total_lane_steps
 from twophase.data import DATA
