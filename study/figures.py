@@ -89,8 +89,9 @@ LEARNING = (
 SWITCHES = (
     "Test accuracy and test loss at the end of a run whose network is replaced by its first-order expansion at the "
     "switch step and trained on as before. Thin lines are seeds, thick ones their mean, the shade the mean's 95 % "
-    "interval (Student's t over seeds). Dashed, with its own shade: the run that never switched. Crosses: a "
-    "linearised run that diverged."
+    "interval (Student's t over seeds). Dashed, with its own shade: the run that never switched; its batch-norm "
+    "statistics run on, while those of an expansion are recomputed at its switch and stay. Crosses: a linearised run "
+    "that diverged."
 )
 
 
