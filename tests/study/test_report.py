@@ -17,7 +17,7 @@ from study.report import page, write_report
 from twophase.cone import Movement
 from twophase.config import setting
 
-TABLES = ("trials", "chaos", "transitions", "cone", "trajectory")
+TABLES = ("trials", "chaos", "transitions", "cone", "switch", "trajectory")
 
 
 class Page(HTMLParser):
