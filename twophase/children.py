@@ -173,14 +173,13 @@ def growth_lane_steps(num_directions: int, window: int) -> int:
 
 
 def switch_batches(setting: Setting, todo: Todo, *, lane_width: int) -> list[list[int]]:
-    """Switch steps below the end, dealt out to batches of linearised runs; one by one where lane 0 isn't free."""
+    """Switch steps below the end, dealt out to batches of linearised runs."""
     steps = sorted(step for step in todo.switch_steps if step < setting.num_steps)
-    is_alone = setting.engine == "loop" or is_width_fixed(setting)
-    return chunks(steps, 1 if is_alone else lane_width or len(steps))
+    return chunks(steps, 1 if least_linearised(setting) == 1 else lane_width or len(steps))
 
 
 def least_linearised(setting: Setting) -> int:
-    """Fewest lanes of a batch of linearised runs."""
+    """Fewest lanes of a batch of linearised runs; 1 where they train one by one, lest a row depend on the others."""
     return 1 if setting.engine == "loop" or is_width_fixed(setting) else MIN_LANES
 
 

@@ -28,7 +28,9 @@ class SwitchBatch:
         trainer: What trains the lanes; None before the first.
     """
 
-    def __init__(self, planned: list[int], least: int, make: Callable[..., LinearisedTrainer]) -> None:
+    def __init__(
+        self, planned: list[int], least: int, make: Callable[[LaneState, LaneState, int], LinearisedTrainer]
+    ) -> None:
         """Begin empty.
 
         Args:
@@ -42,16 +44,14 @@ class SwitchBatch:
 
     def begin(self, start: LaneState, step: int) -> None:
         """Add a run that switches at a step, from the whole state of one lane."""
-        kept = [] if self.trainer is None else [self.trainer.state]
-        centres = [] if self.trainer is None else [self.trainer.centre]
-        runs = range(len(self.begun))
-        parts = [
-            lanes.stack([*(lanes.take(state, runs) for state in before), new])
-            for before, new in ((kept, start), (centres, replace(start, optimizer={})))
-        ]
+        centre = replace(start, optimizer={})
+        if self.trainer is not None:
+            runs = range(len(self.begun))
+            start = lanes.stack([lanes.take(self.trainer.state, runs), start])
+            centre = lanes.stack([lanes.take(self.trainer.centre, runs), centre])
         self.begun.append(step)
         padded = [*range(len(self.begun)), *[0] * max(0, self._least - len(self.begun))]
-        self.trainer = self._make(*(lanes.take(part, padded) for part in parts), step)
+        self.trainer = self._make(lanes.take(start, padded), lanes.take(centre, padded), step)
 
     def resume(self, begun: list[int], state: LaneState, centre: LaneState, step: int) -> None:
         """Go on with all lanes, padding included."""
