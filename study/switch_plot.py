@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from scipy.special import stdtrit
 
 from study.labels import setting_labels
@@ -117,6 +118,9 @@ def _scale(panel: Axes, seeds: pd.DataFrame, measure: str) -> None:
     if measure == "test_loss" and least > 0 and most > WIDE * least:
         panel.set_yscale("log")
         panel.set_ylim(least / 1.3, most * 1.3)
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        panel.minorticks_off()
         return
     room = max(0.1 * (most - least), 0.02)
     panel.set_ylim(max(0.0, least - room), most + room if measure == "test_loss" else min(1.0, most + room))
