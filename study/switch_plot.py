@@ -68,7 +68,7 @@ def switch_words(switch: pd.DataFrame, axes: Sequence[str]) -> str:
 
 def per_seed(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
     """A measure of one setting, [switch steps, seeds]; NaN where a run diverged."""
-    return rows.pivot_table(index="switch_step", columns="seed", values=measure, dropna=False).sort_index()
+    return rows.pivot(index="switch_step", columns="seed", values=measure).sort_index()
 
 
 def mean_interval(seeds: pd.DataFrame) -> tuple[pd.Series, pd.Series, pd.Series]:
@@ -112,9 +112,10 @@ def _draw(panel: Axes, rows: pd.DataFrame, measure: str, colour: str) -> None:
 
 def _scale(panel: Axes, seeds: pd.DataFrame, measure: str) -> None:
     """As much of the axis as the runs themselves need: an interval of few seeds may reach far beyond."""
-    least, most = float(np.nanmin(seeds, initial=np.inf)), float(np.nanmax(seeds, initial=-np.inf))
-    if not (np.isfinite(least) and np.isfinite(most)):
+    known = seeds.to_numpy()[np.isfinite(seeds.to_numpy())]
+    if not len(known):
         return
+    least, most = float(known.min()), float(known.max())
     if measure == "test_loss" and least > 0 and most > WIDE * least:
         panel.set_yscale("log")
         panel.set_ylim(least / 1.3, most * 1.3)
