@@ -26,6 +26,7 @@ docs: $(STAMP)
 bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engines
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kernels
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.linearised
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sweep
 
 # torch first and alone: its exact pin keeps other packages from taking a build of another kind.

@@ -28,6 +28,7 @@ ONE_ROW_PER = {
     "cone": "trial, kind of kernel and ordered pair of steps",
     "kernel": "trial, kind of kernel and step",
     "growth": "trial, fork step and direction",
+    "switch": "trial and switch step",
     "transitions": "setting, indicator, perturbation, magnitude and measure step",
 }
 

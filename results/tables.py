@@ -174,6 +174,23 @@ _GROWTH = Table(
     ),
 )
 
+_SWITCH = Table(
+    "switch",
+    ("switch_step",),
+    (
+        Column(
+            "switch_step",
+            "int",
+            "steps",
+            "step from which the run is trained on its first-order expansion; num_steps: the unswitched run",
+        ),
+        Column("train_loss", "float", "nats", "mean cross-entropy of the expansion on the fixed training sample"),
+        _TEST_LOSS,
+        _TEST_ACCURACY,
+        Column("diverged", "bool", "", "a loss or parameter at the end is not finite; losses and accuracy are NaN"),
+    ),
+)
+
 _TRANSITIONS = Table(
     "transitions",
     ("indicator", "perturbation", "magnitude", "measure", "kernel"),
@@ -212,5 +229,6 @@ TABLES: dict[str, Table] = {
     "cone": _CONE,
     "kernel": _KERNEL_TABLE,
     "growth": _GROWTH,
+    "switch": _SWITCH,
     "transitions": _TRANSITIONS,
 }

@@ -7,6 +7,7 @@ from search_spaces.search_block import GOALS, Search
 from search_spaces.search_space import SearchSpace, load_search
 from search_spaces.source import parse_overrides, preset_names, preset_summary, preset_text, read_source, space_yaml
 from search_spaces.space import Space, load
+from search_spaces.switch_block import Switch
 from search_spaces.training_block import Training
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Search",
     "SearchSpace",
     "Space",
+    "Switch",
     "Training",
     "load",
     "load_search",

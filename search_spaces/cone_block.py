@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from search_spaces.rules import MOST, count, distinct, known_word, read_list, read_mapping
+from search_spaces.rules import MOST, count, distinct, known_word, listed_steps, read_list, read_mapping
 from twophase.cone import checkpoint_steps
 from twophase.config import MOST_EXAMPLES, MOST_SEED, Protocol, Setting
 from twophase.errors import BadInput
@@ -72,7 +72,7 @@ def read_cone(raw: Any) -> Cone:
     kernels = read_list("cone.kernel", given.get("kernel", "full"), is_one_allowed=True)
     kernels = [known_word("kernel", kind, KINDS) for kind in kernels]
     spaced = given.get("steps", {})
-    listed = None if isinstance(spaced, Mapping) or spaced is None else _listed(spaced)
+    listed = None if isinstance(spaced, Mapping) or spaced is None else listed_steps("cone.steps", spaced)
     numbers = read_mapping("cone.steps", spaced) if listed is None else {}
     return Cone(
         kernels=distinct("cone.kernel", kernels),
@@ -82,10 +82,3 @@ def read_cone(raw: Any) -> Cone:
         probe_size=count("cone.probe_size", given.get("probe_size", Protocol.probe_size), least=2, most=MOST_EXAMPLES),
         probe_seed=count("cone.probe_seed", given.get("probe_seed", Protocol.probe_seed), least=0, most=MOST_SEED),
     )
-
-
-def _listed(raw: Any) -> tuple[int, ...]:
-    if not isinstance(raw, list | tuple):
-        raise BadInput(f"cone.steps must be a list of steps or {{num_log: n, num_linear: n}}, got {raw!r}")
-    steps = [count("cone.steps", step, least=0) for step in read_list("cone.steps", raw)]
-    return tuple(sorted(distinct("cone.steps", steps)))

@@ -51,6 +51,13 @@ def count(field: str, value: Any, *, least: int, most: int | None = None) -> int
     return value
 
 
+def listed_steps(field: str, raw: Any) -> tuple[int, ...]:
+    """Steps as listed, ascending."""
+    if not isinstance(raw, list | tuple):
+        raise BadInput(f"{field} must be a list of steps or {{num_log: n, num_linear: m}}, got {raw!r}")
+    return tuple(sorted(distinct(field, [count(field, step, least=0) for step in read_list(field, raw)])))
+
+
 def known_word(what: str, value: Any, known: Iterable[str]) -> str:
     """One of the names that there are."""
     if not isinstance(value, str) or value not in known:

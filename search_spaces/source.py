@@ -32,11 +32,13 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "cone": ("kernel", "probe_size", "probe_seed", "steps"),
     "cone.steps": ("num_log", "num_linear"),
     "growth": ("fork_steps", "window", "burn_in", "num_directions", "magnitudes"),
+    "switch": ("steps",),
+    "switch.steps": ("num_log", "num_linear"),
     "training": ("lane_width", "snapshots"),
     "search": ("goals", "constraints", "sampler", "num_settings", "seed"),
 }
 SETTINGS_PAGE = "docs/settings.md"
-TOP = ("name", "base", "settings", "axes", "seeds", "chaos", "cone", "growth", "training", "search")
+TOP = ("name", "base", "settings", "axes", "seeds", "chaos", "cone", "growth", "switch", "training", "search")
 
 
 def preset_names() -> list[str]:

@@ -14,6 +14,7 @@ from search_spaces.chaos_block import Chaos, caution, read_chaos
 from search_spaces.cone_block import Cone, read_cone
 from search_spaces.growth_block import Growth, read_growth
 from search_spaces.source import SETTINGS_PAGE, apply_overrides, read_source
+from search_spaces.switch_block import Switch, read_switch
 from search_spaces.training_block import Training, read_training
 from twophase.config import DEFAULTS, HEAD, LEAVES, MOST_SEED, Protocol, Setting, Trial, applies, coerce, setting
 from twophase.errors import BadInput, unknown
@@ -33,6 +34,7 @@ class Space:
         chaos: What is done to each reference.
         cone: Which of its kernels are taken.
         growth: Where small perturbations of it are followed.
+        switch: From where it is trained on linearised.
         training: What only cost depends on.
         axes: Names of the leaves that vary.
         source: The space as written, overrides laid over it, name and device filled in: `load` makes the same of it.
@@ -44,6 +46,7 @@ class Space:
     chaos: Chaos
     cone: Cone
     growth: Growth
+    switch: Switch
     training: Training
     axes: tuple[str, ...]
     source: Mapping[str, Any] = field(compare=False)
@@ -94,12 +97,13 @@ def load(
 def load_raw(raw: Mapping[str, Any], *, name: str | None = None, device: str = "cpu") -> Space:
     """Check what was read of a space; see `load`."""
     chaos, cone = read_chaos(raw.get("chaos")), read_cone(raw.get("cone"))
-    growth = read_growth(raw.get("growth"))
+    growth, switch = read_growth(raw.get("growth")), read_switch(raw.get("switch"))
     points = _points(raw, device)
     for point in points:
         chaos.check(point)
         cone.check(point)
         growth.check(point)
+        switch.check(point)
     axes = _mapping(raw, "axes")
     varying = [leaf for leaf in LEAVES if len({getattr(point, leaf) for point in points}) > 1]
     called = _name(name if name is not None else raw.get("name"))
@@ -114,6 +118,7 @@ def load_raw(raw: Mapping[str, Any], *, name: str | None = None, device: str = "
         chaos,
         cone,
         growth,
+        switch,
         read_training(raw.get("training")),
         tuple(dict.fromkeys([*axes, *varying])),
         _written(raw, called, device),

@@ -128,6 +128,7 @@ def _plan_text(name: str, plan: Plan) -> str:
             f"lane-steps    {plan.lane_steps:,} ({plan.pair_lane_steps:,} as independent pairs, {saved:.1f}× as many)",
             f"kernels       {plan.num_kernels:,}",
             f"growth        {plan.num_growths:,} windows",
+            f"switches      {plan.num_switches:,} linearised runs",
             f"disk          about {_disk_bytes(plan) / 1e6:.1f} MB",
             f"there         {plan.num_done} trials done, {plan.num_failed} failed",
             f"to run        {len(plan.jobs)} trials, {plan.todo_lane_steps:,} lane-steps",

@@ -18,6 +18,7 @@ from study.kernel_drift import kernel_drift
 from study.labels import setting_labels, varying_axes
 from study.plots import barrier_figure, kernel_figure, learning_figure, marked_estimate
 from study.summary import records, step_text
+from study.switch_plot import switch_figure, switch_words
 from twophase.config import LEAVES
 
 
@@ -85,12 +86,20 @@ LEARNING = (
     "Left axis: train loss on the fixed sample and test loss. Right axis, dashed: test accuracy. A line per seed."
 )
 
+SWITCHES = (
+    "Test accuracy and test loss at the end of a run whose network is replaced by its first-order expansion at the "
+    "switch step and trained on as before. Thin lines are seeds, thick ones their mean, the shade the mean's 95 % "
+    "interval (Student's t over seeds). Dashed, with its own shade: the run that never switched; its batch-norm "
+    "statistics run on, while those of an expansion are recomputed at its switch and stay. Crosses: a linearised run "
+    "that diverged."
+)
+
 
 def pictures(tables: Mapping[str, pd.DataFrame]) -> list[Picture]:
     """Make the figures that a study's tables allow.
 
     Args:
-        tables: `trials`, `chaos`, `transitions`, `cone` and `trajectory`.
+        tables: `trials`, `chaos`, `transitions`, `cone`, `switch` and `trajectory`.
 
     Returns:
         The pictures, in the order in which they are read.
@@ -105,6 +114,11 @@ def pictures(tables: Mapping[str, pd.DataFrame]) -> list[Picture]:
         )
         figure = kernel_figure(cone, found, axes)
         made.append(Picture("kernel_distance", "Kernel distance between checkpoints", KERNELS, figure, alt))
+    switch = tables["switch"]
+    if len(switch):
+        alt = f"Test accuracy at the end over switch step. {switch_words(switch, axes)}"
+        figure = switch_figure(switch, axes)
+        made.append(Picture("switch", "Linearised training from a switch step on", SWITCHES, figure, alt))
     if len(trajectory):
         last = trajectory[trajectory["step"] == trajectory["num_steps"]].groupby("setting_key")["test_accuracy"].mean()
         labels = setting_labels(trajectory, axes)

@@ -9,7 +9,7 @@ from typing import Any
 
 from results import Commit
 from search_spaces import Space, Training
-from twophase.children import SENTINEL, Child, Todo, total_lane_steps
+from twophase.children import SENTINEL, Child, Todo, lane_steps, total_lane_steps
 from twophase.config import Protocol, Setting, Trial, digest
 from twophase.perturb import NONE
 
@@ -76,10 +76,11 @@ class Plan:
         num_failed: Trials that failed before and are left alone.
         num_children: Children planned, controls included, sentinels not.
         lane_steps: Cost of all that is planned, had nothing been there.
-        pair_lane_steps: The same as independent pairs of trainings.
+        pair_lane_steps: The same with every child and its reference trained as a pair of their own.
         todo_lane_steps: Cost of `jobs`.
         num_kernels: Kernels planned.
         num_growths: Windows of growth planned, one per fork step and direction.
+        num_switches: Linearised runs planned, the unswitched ones beside them not.
         num_rows: Rows planned over all tables.
     """
 
@@ -93,6 +94,7 @@ class Plan:
     todo_lane_steps: int = 0
     num_kernels: int = 0
     num_growths: int = 0
+    num_switches: int = 0
     num_rows: int = 0
 
     def times(self, number: int) -> "Plan":
@@ -110,6 +112,7 @@ def covers_of(todo: Todo) -> Covers:
         "kernels": {kind: sorted(steps) for kind, steps in sorted(todo.kernel_steps.items())},
         # Left out where there is none: the names of older parts depend on this.
         **({"growth": [list(window) for window in sorted(todo.growth)]} if todo.growth else {}),
+        **({"switch": sorted(todo.switch_steps)} if todo.switch_steps else {}),
     }
 
 
@@ -122,6 +125,7 @@ def todo_of(covers: Mapping[str, Any]) -> Todo:
         # Parts of a version that took no kernels don't mention them.
         {kind: tuple(steps) for kind, steps in covers.get("kernels", {}).items()},
         frozenset((step, direction) for step, direction in covers.get("growth", [])),
+        frozenset(covers.get("switch", [])),
     )
 
 
@@ -130,14 +134,16 @@ def parts_of(todo: Todo) -> dict[str, Todo]:
 
     A kind's kernels are always one part of one name: velocities depend on the checkpoint before, so that added steps
     rewrite the rows of all. Other work has the name of what it covers: done again, it replaces itself. Growth is a part
-    of its own; the rest comes last.
+    of its own, and so are switches; the rest comes last.
     """
     kinds = sorted(todo.kernel_steps.items())
     parts = {f"kernel-{kind}": replace(NOTHING, kernel_steps={kind: steps}) for kind, steps in kinds}
-    if todo.growth:
-        followed = replace(NOTHING, growth=todo.growth)
-        parts[f"growth-{digest(covers_of(followed))[:8]}"] = followed
-    rows = replace(todo, kernel_steps={}, growth=frozenset())
+    apart = {
+        "growth": replace(NOTHING, growth=todo.growth),
+        "switch": replace(NOTHING, switch_steps=todo.switch_steps),
+    }
+    parts |= {f"{name}-{digest(covers_of(own))[:8]}": own for name, own in apart.items() if own != NOTHING}
+    rows = replace(todo, kernel_steps={}, growth=frozenset(), switch_steps=frozenset())
     return parts if rows == NOTHING else {**parts, digest(covers_of(rows))[:8]: rows}
 
 
@@ -151,6 +157,7 @@ def planned(space: Space, point: Setting) -> Todo:
         frozenset(children),
         kernel_steps=space.cone.kernel_steps(point),
         growth=space.growth.windows(point),
+        switch_steps=space.switch.steps_of(point),
     )
 
 
@@ -187,14 +194,17 @@ def _count(plan: Plan, trial: Trial, wanted: Todo, means: Training) -> None:
     steps, points = trial.setting.num_steps, trial.protocol.path_points
     plan.num_trials += 1
     plan.num_children += len(children)
-    plan.lane_steps += total_lane_steps(trial, wanted, lane_width=means.lane_width)
-    plan.pair_lane_steps += 2 * steps * len(children)
+    all_steps = total_lane_steps(trial, wanted, lane_width=means.lane_width)
+    beside = all_steps - lane_steps(trial.setting, wanted, lane_width=means.lane_width)
+    plan.lane_steps += all_steps
+    plan.pair_lane_steps += 2 * steps * len(children) + beside
     compared = sum(len(measured) for measured in wanted.measure_steps.values())
     plan.num_rows += compared * (1 + points) + len(children) * steps.bit_length() + steps.bit_length() + 8
     plan.num_kernels += sum(map(len, wanted.kernel_steps.values()))
     plan.num_rows += sum(len(taken) * (len(taken) + 1) for taken in wanted.kernel_steps.values())
     plan.num_growths += len(wanted.growth)
-    plan.num_rows += len(wanted.growth)
+    plan.num_switches += len(wanted.switch_steps - {steps})
+    plan.num_rows += len(wanted.growth) + len(wanted.switch_steps)
 
 
 def _add(plan: Plan, job: Job, commits: list[Commit]) -> None:
@@ -219,7 +229,7 @@ def _union(todos: Iterable[Todo]) -> Todo:
     steps: Steps = {}
     divergence: set[Child] = set()
     kernels: dict[str, set[int]] = {}
-    has_trajectory, growth = False, set[tuple[int, int]]()
+    has_trajectory, growth, switches = False, set[tuple[int, int]](), set[int]()
     for todo in todos:
         for kind, taken in todo.kernel_steps.items():
             kernels.setdefault(kind, set()).update(taken)
@@ -227,6 +237,7 @@ def _union(todos: Iterable[Todo]) -> Todo:
             steps.setdefault(child, set()).update(measured)
         divergence |= todo.divergence
         growth |= todo.growth
+        switches |= todo.switch_steps
         has_trajectory |= todo.is_trajectory_wanted
     return Todo(
         {child: tuple(sorted(s)) for child, s in steps.items()},
@@ -234,6 +245,7 @@ def _union(todos: Iterable[Todo]) -> Todo:
         has_trajectory,
         {kind: tuple(sorted(taken)) for kind, taken in kernels.items()},
         frozenset(growth),
+        frozenset(switches),
     )
 
 
@@ -252,7 +264,8 @@ def _minus(wanted: Todo, parts: list[Todo]) -> Todo | None:
         for kind, taken in wanted.kernel_steps.items()
         if not set(taken) <= set(there.kernel_steps.get(kind, ()))
     }
-    missing = Todo(steps, divergence, needs_trajectory, kernels, wanted.growth - there.growth)
+    growth, switches = wanted.growth - there.growth, wanted.switch_steps - there.switch_steps
+    missing = Todo(steps, divergence, needs_trajectory, kernels, growth, switches)
     return None if missing == NOTHING else missing
 
 

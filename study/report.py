@@ -36,9 +36,9 @@ def write_report(study: results.Study) -> Path:
     Returns:
         The HTML file, `<study>/report.html`.
     """
-    tables = {name: study.table(name) for name in ("trials", "chaos", "transitions", "cone", "trajectory")}
+    tables = {name: study.table(name) for name in ("trials", "chaos", "transitions", "cone", "switch", "trajectory")}
     protocols = read_evidence(study, manifest.read_declared(study.path) or manifest.Declared()).protocols
-    tables |= {name: protocols.one_each(tables[name]) for name in ("chaos", "cone", "trajectory")}
+    tables |= {name: protocols.one_each(tables[name]) for name in ("chaos", "cone", "switch", "trajectory")}
     made = pictures(tables)
     save(study, made)
     write_bytes(study.path / FILE, page(study, tables, made).encode())

@@ -150,10 +150,14 @@ def _parts(todo: Todo, outcome: Outcome) -> list[Part]:
         if covered.growth:
             rows, seconds = {"growth": outcome.growth_rows}, outcome.growth_seconds
             spent = outcome.growth_lane_steps
+        if covered.switch_steps:
+            rows, seconds = {"switch": outcome.switch_rows}, outcome.switch_seconds
+            spent = outcome.switch_lane_steps
         parts.append(Part(name, covered, rows, {**summary, "wall_seconds": seconds, "lane_steps": spent}))
     last = parts[-1].summary
-    training = summary["wall_seconds"] - outcome.kernel_seconds - outcome.growth_seconds
-    trained = summary["lane_steps"] - outcome.growth_lane_steps
+    apart = outcome.kernel_seconds + outcome.growth_seconds + outcome.switch_seconds
+    training = summary["wall_seconds"] - apart
+    trained = summary["lane_steps"] - outcome.growth_lane_steps - outcome.switch_lane_steps
     costs = {"wall_seconds": last["wall_seconds"] + training, "lane_steps": last["lane_steps"] + trained}
     parts[-1] = replace(parts[-1], summary={**summary, **costs})
     return parts

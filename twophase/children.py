@@ -3,13 +3,19 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import TypeVar
 
 from twophase.config import Setting, Trial
 from twophase.lanes import MIN_LANES
 from twophase.perturb import NONE, ORDER
 
+T = TypeVar("T")
+
 TANGENT_LANES = 3
 """Lanes that a tangent counts as."""
+
+LINEARISED_LANES = 2
+"""Lanes that a linearised run counts as: a pass of dual numbers beside an ordinary forward and backward pass."""
 
 MIN_WIDTH = MIN_LANES
 """Least width of a group: the reference, a sentinel, and two children."""
@@ -38,6 +44,7 @@ class Todo:
         is_trajectory_wanted: Whether the reference's learning curve is.
         kernel_steps: Kind of kernel -> steps at which the reference's is taken.
         growth: (fork step, direction) of each window over which growth is followed.
+        switch_steps: Steps from which the reference is trained on linearised; the end stands for itself unswitched.
     """
 
     measure_steps: Mapping[Child, tuple[int, ...]]
@@ -45,6 +52,7 @@ class Todo:
     is_trajectory_wanted: bool = True
     kernel_steps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     growth: frozenset[tuple[int, int]] = frozenset()
+    switch_steps: frozenset[int] = frozenset()
 
     @property
     def perturbed(self) -> list[Child]:
@@ -65,7 +73,9 @@ class Todo:
         """The earliest step of the reference that is needed."""
         probed = [step for taken in self.kernel_steps.values() for step in taken]
         grown = [step for step, _ in self.growth]
-        return 0 if self.is_trajectory_wanted else min([num_steps, *self.fork_steps, *probed, *grown])
+        return (
+            0 if self.is_trajectory_wanted else min([num_steps, *self.fork_steps, *probed, *grown, *self.switch_steps])
+        )
 
     @property
     def growth_directions(self) -> dict[int, list[int]]:
@@ -88,7 +98,7 @@ def divergence_steps(fork_step: int, num_steps: int) -> list[int]:
 def event_steps(todo: Todo, num_steps: int) -> set[int]:
     """Steps at which something of a todo happens."""
     steps = {num_steps, *(step for taken in todo.kernel_steps.values() for step in taken)}
-    steps |= {step for step, _ in todo.growth}
+    steps |= {*(step for step, _ in todo.growth), *todo.switch_steps}
     for child, measured in todo.measure_steps.items():
         steps |= {child.fork_step, *measured}
     for child in todo.divergence:
@@ -136,7 +146,7 @@ def split(todo: Todo, lane_width: int) -> list[Todo]:
     return dealt
 
 
-def chunks(children: Sequence[Child], most: int) -> list[list[Child]]:
+def chunks(children: Sequence[T], most: int) -> list[list[T]]:
     """Cut a list into as few runs of at most `most` as will do, of lengths that differ by one at most."""
     count = -(-len(children) // most) if children else 0
     bounds = [round(i * len(children) / count) for i in range(count + 1)] if count else []
@@ -144,10 +154,11 @@ def chunks(children: Sequence[Child], most: int) -> list[list[Child]]:
 
 
 def total_lane_steps(trial: Trial, todo: Todo, *, lane_width: int = 0, start: int = 0) -> int:
-    """Lane-steps that a todo trains, windows of growth included; see `lane_steps` and `growth_lane_steps`."""
+    """Lane-steps that a todo trains: those of `lane_steps`, `growth_lane_steps` and `switch_lane_steps`."""
     window = trial.protocol.growth_window
     followed = sum(growth_lane_steps(len(found), window) for found in todo.growth_directions.values())
-    return lane_steps(trial.setting, todo, lane_width=lane_width, start=start) + followed
+    switched = switch_lane_steps(trial.setting, todo, lane_width=lane_width)
+    return lane_steps(trial.setting, todo, lane_width=lane_width, start=start) + followed + switched
 
 
 def growth_lane_steps(num_directions: int, window: int) -> int:
@@ -159,6 +170,26 @@ def growth_lane_steps(num_directions: int, window: int) -> int:
     """
     twins = max(MIN_LANES, 1 + 3 * num_directions)
     return window * (twins + TANGENT_LANES * max(MIN_LANES, num_directions))
+
+
+def switch_batches(setting: Setting, todo: Todo, *, lane_width: int) -> list[list[int]]:
+    """Switch steps below the end, dealt out to batches of linearised runs."""
+    steps = sorted(step for step in todo.switch_steps if step < setting.num_steps)
+    return chunks(steps, 1 if least_linearised(setting) == 1 else lane_width or len(steps))
+
+
+def least_linearised(setting: Setting) -> int:
+    """Fewest lanes of a batch of linearised runs; 1 where they train one by one, lest a row depend on the others."""
+    return 1 if setting.engine == "loop" or is_width_fixed(setting) else MIN_LANES
+
+
+def switch_lane_steps(setting: Setting, todo: Todo, *, lane_width: int = 0) -> int:
+    """Lane-steps of linearised runs, each from its switch to the end, padding included; see `LINEARISED_LANES`."""
+    least = least_linearised(setting)
+    return LINEARISED_LANES * sum(
+        _batch_steps(steps, min(steps), setting.num_steps, extra=0, least=least)
+        for steps in switch_batches(setting, todo, lane_width=lane_width)
+    )
 
 
 def lane_steps(setting: Setting, todo: Todo, *, lane_width: int = 0, start: int = 0) -> int:

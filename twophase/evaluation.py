@@ -1,6 +1,6 @@
 """What a batch of lanes computes on data: losses, errors, probabilities, recomputed statistics."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +14,8 @@ from twophase.data import Dataset, stratified
 from twophase.lanes import LaneState
 from twophase.models import LaneNetwork
 from twophase.training import build_model
+
+Logits = Callable[[Tensor], Tensor]
 
 BATCH = 256
 """Examples of one evaluation batch; also of one term of the cumulative batch-norm averages."""
@@ -57,10 +59,21 @@ class Evaluator:
         model = self._load(state)
         if recompute:
             recompute_statistics(model, self._train[0])
-        model.eval()
-        train_loss, train_error = _loss_and_error(model, *self._train)
-        test_loss, test_error = _loss_and_error(model, *self._test)
-        kept = state.num_lanes
+        return self.scores_of(model.eval(), model.num_lanes, state.num_lanes)
+
+    def scores_of(self, logits: Logits, num_lanes: int, kept: int) -> Scores:
+        """Score any function that gives lanes of logits.
+
+        Args:
+            logits: Inputs [N, ...] -> logits [K, N, C].
+            num_lanes: Number of lanes K.
+            kept: How many of them to score; the rest are padding.
+
+        Returns:
+            Losses and errors, [kept] each. NaN where a lane's logits are not finite.
+        """
+        train_loss, train_error = _loss_and_error(logits, num_lanes, *self._train)
+        test_loss, test_error = _loss_and_error(logits, num_lanes, *self._test)
         return Scores(train_loss[:kept], train_error[:kept], test_loss[:kept], test_error[:kept])
 
     @torch.no_grad()
@@ -113,8 +126,7 @@ def _without_single(inputs: Tensor) -> Iterator[Tensor]:
             yield batch
 
 
-def _loss_and_error(model: LaneNetwork, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    num_lanes = model.num_lanes
+def _loss_and_error(model: Logits, num_lanes: int, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     loss = torch.zeros(num_lanes, dtype=torch.float64, device=inputs.device)
     wrong = torch.zeros_like(loss)
     for batch, targets in zip(torch.split(inputs, BATCH), torch.split(labels, BATCH), strict=True):

@@ -39,6 +39,7 @@ from twophase.probe import KernelProbe
 from twophase.sharpness import SharpnessProbe, stability_bound
 from twophase.snapshot import Snapshots
 from twophase.subject import Subject
+from twophase.switch_probe import SwitchProbe
 from twophase.training import (
     DTYPES,
     TRAINERS,
@@ -65,6 +66,9 @@ class Outcome:
         growth_rows: Rows of `growth` without keys.
         growth_seconds: Share of the wall time that they took.
         growth_lane_steps: Their share of the lane-steps.
+        switch_rows: Rows of `switch` without keys.
+        switch_seconds: Share of the wall time that they took.
+        switch_lane_steps: Their share of the lane-steps.
         summary: What the `trials` row is made of.
     """
 
@@ -74,6 +78,9 @@ class Outcome:
     growth_rows: list[Row] = field(default_factory=list)
     growth_seconds: float = 0.0
     growth_lane_steps: int = 0
+    switch_rows: list[Row] = field(default_factory=list)
+    switch_seconds: float = 0.0
+    switch_lane_steps: int = 0
     summary: Row = field(default_factory=dict)
 
 
@@ -126,6 +133,7 @@ class Experiment:
         self._evaluator = Evaluator(trial, data)
         self._probe = KernelProbe(trial, data, self._evaluator, todo.kernel_steps)
         self._growth = GrowthProbe(trial, data, todo.growth_directions)
+        self._switch = SwitchProbe(trial, data, self._evaluator, todo, lane_width)
         self._sharpness = SharpnessProbe(trial, data) if trial.protocol.sharpness else None
         self._align = self._aligner(dataset) if trial.protocol.alignment else None
         self._parts, self._part = split(todo, lane_width), todo
@@ -163,7 +171,8 @@ class Experiment:
     @property
     def lane_steps(self) -> int:
         """Lane-steps done so far."""
-        return self._finished + self._growth.lane_steps + sum(trainer.lane_steps for trainer in self._trainers())
+        apart = self._growth.lane_steps + self._switch.lane_steps
+        return self._finished + apart + sum(trainer.lane_steps for trainer in self._trainers())
 
     @property
     def _batch(self) -> ChildBatch:
@@ -213,6 +222,7 @@ class Experiment:
         batch = self._batch
         states = {f"kept {step}": state for step, state in self._kept.items()}
         states |= {f"controls {i}": controls.trainer.state for i, controls in enumerate(self._controls)}
+        switch, switched = self._switch.checkpoint()
         note = {
             "step": batch.trainer.step,
             "kept": list(self._kept),
@@ -225,13 +235,13 @@ class Experiment:
             "sizes": list(self._sizes.items()),
             "rows": self._rows,
             "growth": self._growth.checkpoint(),
+            "switch": switch,
             "lane_steps": self.lane_steps,
             "seconds": self.seconds,
         }
         kept, tensors = self._probe.checkpoint()
-        return Checkpoint(
-            {**note, "probe": kept}, {**states, "batch": batch.trainer.state, "reference": self._reference}, tensors
-        )
+        states |= {**switched, "batch": batch.trainer.state, "reference": self._reference}
+        return Checkpoint({**note, "probe": kept}, states, tensors)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on where a run of the same trial, todo and lane width stood; before `advance`."""
@@ -244,7 +254,9 @@ class Experiment:
         self._is_sentinel_exact, self._sentinel_distance, self._lane_width = note["trial"]
         self._sizes = dict(map(tuple, note["sizes"]))
         self._growth.resume(note["growth"])
-        self._finished, self._seconds_before = note["lane_steps"] - self._growth.lane_steps, note["seconds"]
+        self._switch.resume(note["switch"], states, note["step"])
+        self._finished = note["lane_steps"] - self._growth.lane_steps - self._switch.lane_steps
+        self._seconds_before = note["seconds"]
         self._part = self._parts[len(self._digests)]
         batch = ChildBatch(self._trainer(states["batch"], note["step"]), self._order, self._least)
         batch.children = [Child(*child) for child in note["children"]]
@@ -295,6 +307,7 @@ class Experiment:
         self._batch.advance(until)
         for batch in self._controls:
             batch.advance(until)
+        self._switch.advance(until)
 
     def _visit(self, step: int) -> None:
         state = self._batch.trainer.state
@@ -318,6 +331,7 @@ class Experiment:
             self._record_trajectory(state, step)
         self._probe.visit(state, step)
         self._growth.visit(state, step)
+        self._switch.visit(state, step)
         if step in self._kept_steps:
             self._kept[step] = lanes.fork(state)
         if self._snapshots and step in self._todo.fork_steps:
@@ -423,6 +437,9 @@ class Experiment:
             self._growth.rows,
             self._growth.seconds,
             self._growth.lane_steps,
+            self._switch.rows,
+            self._switch.seconds,
+            self._switch.lane_steps,
             summary,
         )
 

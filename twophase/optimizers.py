@@ -1,6 +1,6 @@
 """Update rules: torch's own, elementwise, so that they serve lane-stacked parameters as they stand."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -99,7 +99,7 @@ def set_step(optimizer: torch.optim.Optimizer, step: int) -> None:
             state[STEP].fill_(float(step))
 
 
-def clip_lanes(parameters: list[nn.Parameter], most: float) -> None:
+def clip_lanes(parameters: Sequence[Tensor], most: float) -> None:
     """Scale each lane's gradient to an L2 norm of at most `most`, as `clip_grad_norm_` does for one network."""
     gradients: list[Tensor] = [parameter.grad for parameter in parameters if parameter.grad is not None]
     # By products of matrices, one per lane: a sum over rows rounds by how many rows there are.

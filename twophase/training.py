@@ -102,6 +102,16 @@ def lane_losses(logits: Float[Tensor, "K B C"], labels: Tensor) -> Float[Tensor,
     return F.cross_entropy(logits.transpose(1, 2), labels.expand(num_lanes, batch), reduction="none").mean(1)
 
 
+def descend(setting: Setting, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Take `step` to the next by the gradients that the parameters hold: clipping per lane, learning rate, update."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(setting, step)
+    if setting.clip_norm:
+        clip_lanes(parameters, setting.clip_norm)
+    set_step(optimizer, step)
+    optimizer.step()
+
+
 class Trainer(ABC):
     """Trains K lanes from step to step.
 
@@ -189,16 +199,11 @@ class LaneTrainer(Trainer):
         return lane_losses(logits.to(self._dataset.train_inputs.dtype), self._dataset.train_labels[indices])
 
     def _update(self, indices: Int[Tensor, "..."]) -> None:
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self._setting, self.step)
         self._optimizer.zero_grad(set_to_none=True)
         self._model.set_noise(self._seed, self.step)
         # The sum's gradient with respect to a lane is that lane's own: no lane sees another.
         torch.autograd.backward(self._losses(indices).sum())
-        if self._setting.clip_norm:
-            clip_lanes(list(self._model.parameters()), self._setting.clip_norm)
-        set_step(self._optimizer, self.step)
-        self._optimizer.step()
+        descend(self._setting, list(self._model.parameters()), self._optimizer, self.step)
 
 
 class LoopTrainer(Trainer):

@@ -59,6 +59,7 @@ def test_contract_names():
         "cone": ("trial_key", "kernel", "step_i", "step_j"),
         "kernel": ("trial_key", "kernel", "step"),
         "growth": ("trial_key", "fork_step", "direction"),
+        "switch": ("trial_key", "switch_step"),
         "transitions": ("setting_key", "indicator", "perturbation", "magnitude", "measure", "kernel"),
     }
 

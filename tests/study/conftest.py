@@ -17,6 +17,7 @@ TINY = {
     "chaos": {"fork_steps": [0, 20, 40], "magnitudes": [1e-2, 1e-3], "num_directions": 1, "train_sample": 256},
     "cone": {"probe_size": 16, "steps": [0, 10, 30, 60]},
     "growth": {"fork_steps": [0, 40], "window": 8, "burn_in": 2},
+    "switch": {"steps": [0, 20]},
 }
 
 

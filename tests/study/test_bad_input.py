@@ -179,6 +179,11 @@ OVERRIDES = {
     "growth without end": ("growth.num_directions=100000000", ["growth.num_directions", "10,000"]),
     "one magnitude of growth": ("growth.magnitudes=1e-6", ["growth.magnitudes must be a list", "1e-06"]),
     "unknown in growth": ("growth.steps=5", ["unknown key 'growth.steps'", "growth.fork_steps"]),
+    "switch past the end": ("switch.steps=[0,61]", ["switch.steps must not pass num_steps (60", "got 61"]),
+    "switch twice": ("switch.steps=[5,5]", ["switch.steps", "5 twice"]),
+    "switch step": ("switch.steps=5", ["switch.steps must be a list of steps or {num_log: n", "got 5"]),
+    "switches without end": ("switch.steps.num_linear=100000000", ["switch.steps.num_linear", "10,000"]),
+    "unknown in switch": ("switch.fork_steps=[5]", ["unknown key 'switch.fork_steps'", "switch.steps"]),
     "value no YAML": ("lr=[", ["--set lr", "not YAML"]),
     "no such date": ("lr=2024-13-45", ["--set lr", "not YAML", "month"]),
     "lr of 400 digits": (f"lr=1{'0' * 400}", ["lr must be a finite number"]),
@@ -286,7 +291,7 @@ def answer(tmp_path, monkeypatch, capsys):
 
 
 ARGUMENTS = [
-    (["run", "nowhere.yaml"], ["nowhere.yaml", "presets: digits_stable, is_it_chaos, quick"]),
+    (["run", "nowhere.yaml"], ["nowhere.yaml", "presets: cone, digits_stable, earliest, is_it_chaos, quick"]),
     (["run", "tiny.yaml", "--workers", "0"], ["workers", ">= 1", "got 0"]),
     (["run", "tiny.yaml", "--workers", "two"], ["--workers", "'two'"]),
     (["run", "tiny.yaml", "--gpus-per-trial", "nan"], ["gpus_per_trial", "nan"]),

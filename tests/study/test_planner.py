@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import search_spaces
-from study.planner import Job, covers_of, make_plan, parts_of, planned, todo_of
+from study.planner import NOTHING, Job, covers_of, make_plan, parts_of, planned, todo_of
 from study.worker import cache_folder
 from twophase.children import total_lane_steps
 from twophase.data import DATA
@@ -19,8 +20,9 @@ BASE = {"data": "digits", "num_steps": 30, "num_train": 200, "num_test": 50, "de
 CHAOS = {"fork_steps": [0, 10], "magnitudes": [1e-2], "num_directions": 2, "train_sample": 100}
 
 
-def space(seeds=2, base=None, growth=None, **chaos):
+def space(seeds=2, base=None, growth=None, switch=None, **chaos):
     blocks = {"chaos": {**CHAOS, **chaos}, **({"growth": {"window": 4, **growth}} if growth else {})}
+    blocks |= {"switch": {"steps": switch}} if switch else {}
     return search_spaces.load({"name": "s", "base": base or BASE, "seeds": seeds, **blocks})
 
 
@@ -169,6 +171,7 @@ def test_trial_keys_depend_on_seed_protocol_and_setting():
         {"measure_steps": [5], "fork_steps": [0, 10]},
         {"growth": {"fork_steps": [0, 7, 26], "num_directions": 2}},
         {"growth": {"fork_steps": [3], "num_directions": 5, "window": 10}},
+        {"switch": [0, 3, 4, 5, 11, 30]},
     ],
     ids=str,
 )
@@ -207,10 +210,25 @@ def test_growth_does_not_change_what_other_parts_are_called():
     assert plain.trial.key == grown.trial.key != shorter.trial.key
 
 
+def test_more_switch_steps_plan_the_new_ones_only():
+    (before,) = make_plan(space(seeds=1, switch=[0, 10])).jobs
+    assert before.todo.switch_steps == {0, 10, 30}
+    (job,) = make_plan(space(seeds=1, switch=[5, 10]), done(space(seeds=1, switch=[0, 10]))).jobs
+    assert job.todo == replace(NOTHING, switch_steps=frozenset({5}))
+    assert job.whole.switch_steps == {0, 5, 10, 30}
+    (name,) = parts_of(job.todo)
+    assert name.startswith("switch-")
+    assert name not in parts_of(before.todo)
+    (plain,) = make_plan(space(seeds=1)).jobs
+    assert set(parts_of(plain.todo)) < set(parts_of(before.todo))
+    assert plain.trial.key == before.trial.key
+
+
 def test_covers_and_jobs_round_trip_through_json():
-    grown = {"num_directions": 2}
-    for job in make_plan(space(measure_steps=["end", "+3"], magnitudes=[1e-2, 1 / 3], growth=grown)).jobs:
+    asked = {"growth": {"num_directions": 2}, "switch": {"num_log": 3, "num_linear": 2}}
+    for job in make_plan(space(measure_steps=["end", "+3"], magnitudes=[1e-2, 1 / 3], **asked)).jobs:
         assert job.todo.growth
+        assert job.todo.switch_steps
         assert todo_of(json.loads(json.dumps(covers_of(job.todo)))) == job.todo
         assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
 

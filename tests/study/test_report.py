@@ -17,7 +17,7 @@ from study.report import page, write_report
 from twophase.cone import Movement
 from twophase.config import setting
 
-TABLES = ("trials", "chaos", "transitions", "cone", "trajectory")
+TABLES = ("trials", "chaos", "transitions", "cone", "switch", "trajectory")
 
 
 class Page(HTMLParser):
@@ -77,7 +77,7 @@ def test_it_asks_nothing_of_a_network_and_shows_every_figure(whole):
     assert all(link.startswith(("data:", "#")) for link in read.links), "something lies outside"
     assert "default-src 'none'" in read.text
     figures = {file.stem for file in (whole.path / "figures").glob("*.svg")}
-    assert figures == {"barrier", "disagreement", "dose", "kernel_distance", "learning_curves"}
+    assert figures == {"barrier", "disagreement", "dose", "kernel_distance", "learning_curves", "switch"}
     assert len(read.images) == len(figures)
     assert all(len(image["alt"]) > 20 and "nan" not in image["alt"] for image in read.images)
     (kernels,) = [image["alt"] for image in read.images if "full kernel" in image["alt"]]
@@ -117,14 +117,14 @@ def test_failures_are_told_and_what_users_write_is_escaped(whole, tables):
     ]
 
 
-@pytest.mark.parametrize("missing", ["cone", "trajectory", "transitions"])
+@pytest.mark.parametrize("missing", ["cone", "switch", "trajectory", "transitions"])
 def test_a_table_that_is_empty_leaves_its_part_out(whole, tables, missing):
     fewer = {**tables, missing: tables[missing].iloc[:0]}
     read = Page(page(whole, fewer, pictures(fewer)))
     text = " ".join(read.words)
     assert ("How the kernels move" in text) == (missing != "cone")
     assert ("No transition of the declared primary was measured yet" in text) == (missing == "transitions")
-    assert len(read.images) == 5 - (missing in ("cone", "trajectory"))
+    assert len(read.images) == 6 - (missing != "transitions")
 
 
 def test_the_command_writes_the_same_report_again(whole, capsys):

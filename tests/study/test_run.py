@@ -17,7 +17,7 @@ from study import cli, driver
 
 from .conftest import TINY
 
-TABLES = ("trials", "trajectory", "chaos", "divergence", "path", "cone", "kernel", "growth", "transitions")
+TABLES = ("trials", "trajectory", "chaos", "divergence", "path", "cone", "kernel", "growth", "switch", "transitions")
 
 
 def assert_equal_studies(left, right, but):
@@ -50,6 +50,7 @@ COLUMNS = {
     "kernel": "kernel step norm trace effective_rank alignment velocity",
     "growth": "fork_step direction window tangent_rate twin_rate_low twin_rate_high growth_rate is_exponential "
     "amplification waiting_steps jump",
+    "switch": "switch_step train_loss test_loss test_accuracy diverged",
     "transitions": "indicator perturbation magnitude measure kernel transition_step ci_low ci_high verdict threshold "
     "is_primary num_seeds method",
 }
@@ -91,9 +92,16 @@ def test_rows_of_chaos_are_those_of_the_contract(whole):
         assert found == dict.fromkeys({("none", 0, 0.0, 0), *children, *controls}, 60)
 
 
+def test_the_unswitched_row_is_the_trial_s(whole):
+    switch, trials = whole.table("switch"), whole.table("trials").set_index("trial_key")
+    assert set(switch.switch_step) == {0, 20, 60}
+    for row in switch.query("switch_step == 60").itertuples():
+        assert (row.test_accuracy, row.test_loss) == tuple(trials.loc[row.trial_key, ["test_accuracy", "test_loss"]])
+
+
 def test_figures_are_drawn(whole):
     names = {file.name for file in (whole.path / "figures").iterdir() if file.stat().st_size > 1000}
-    shown = ("barrier", "disagreement", "dose", "kernel_distance", "learning_curves")
+    shown = ("barrier", "disagreement", "dose", "kernel_distance", "learning_curves", "switch")
     assert names == {f"{name}.{kind}" for name in shown for kind in ("png", "svg")}
 
 
@@ -149,11 +157,13 @@ def test_an_extended_study_equals_one_run_at_once(whole, tmp_path):
     first["chaos"]["magnitudes"] = [1e-2]  # the first run pins the primary at its largest
     first["cone"]["steps"] = [0, 60]
     first["growth"]["fork_steps"] = [40]
+    first["switch"]["steps"] = [20]
     study.launch(first, tmp_path)
     extended = study.launch(TINY, tmp_path)
     assert_equal_studies(whole, extended, but=["wall_seconds", "lane_steps", "lane_width"])
-    # Added kernel steps rewrite the one part that holds a trial's kernels; added windows of growth are another part.
-    assert len(results.read_commits(extended)) == 4 * (2 + 1 + 2)
+    # Added kernel steps rewrite the one part that holds a trial's kernels; added windows of growth and switch steps
+    # are other parts.
+    assert len(results.read_commits(extended)) == 4 * (2 + 1 + 2 + 2)
 
 
 def test_the_way_out_of_a_lost_file_leads_out(whole, tmp_path, in_process):

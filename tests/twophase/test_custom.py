@@ -317,6 +317,14 @@ def test_growth_is_refused_for_what_can_not_be_linearised(monkeypatch, layer, pa
     assert "\n" not in str(caught.value)
 
 
+def test_a_switch_is_refused_for_what_has_no_forward_derivative():
+    space = {"name": "s", "base": {"model": "custom", "build": "custom_nets:lstm"}, "switch": {}}
+    with pytest.raises(BadInput, match="can't be linearised, so that switch must be left out"):
+        search_spaces.load(space)
+    space["base"]["build"] = "custom_nets:mixer"
+    assert search_spaces.load(space).switch.is_wanted
+
+
 def test_a_network_of_lanes_can_be_copied():
     """Also one that holds on to its last call."""
     point, dataset = custom_setting("lstm"), small_dataset()

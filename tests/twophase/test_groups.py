@@ -176,6 +176,7 @@ def test_from_a_snapshot_come_the_same_rows(engine):
 def test_a_run_goes_on_from_a_checkpoint_bitwise(leaves):
     point = small_setting("cnn", num_steps=24, augmentation="shift", **leaves)
     todo = replace(TODO, kernel_steps={"trace": (0, 9, 24)}, growth=frozenset({(3, 0), (9, 1)}))
+    todo = replace(todo, switch_steps=frozenset({0, 9, 13, 14, 15, 24}))
     protocol = replace(PROTOCOL, probe_size=8, growth_window=4, growth_burn_in=1)
     whole = Experiment(Trial(point, 0, protocol), todo, DATASET, lane_width=4)
     at, bytes_at = [], []
@@ -189,6 +190,7 @@ def test_a_run_goes_on_from_a_checkpoint_bitwise(leaves):
         assert all(by_key(again.outcome, table) == by_key(whole.outcome, table) for table in whole.outcome.rows)
         assert str(again.outcome.kernel_rows) == str(whole.outcome.kernel_rows)
         assert str(again.outcome.growth_rows) == str(whole.outcome.growth_rows)
+        assert again.outcome.switch_rows == whole.outcome.switch_rows
         differing = {"wall_seconds"}
         assert {k: v for k, v in again.outcome.summary.items() if k not in differing} == {
             k: v for k, v in whole.outcome.summary.items() if k not in differing

@@ -132,6 +132,29 @@ def check_growth(build: str, input_shape: tuple[int, ...], num_classes: int) -> 
 
 
 @lru_cache
+def check_switch(build: str, input_shape: tuple[int, ...], num_classes: int) -> None:
+    """Check that a user's module, one that may be trained, has a derivative forwards and backwards in evaluation.
+
+    Args:
+        build: Name of the function that makes it.
+        input_shape: Shape of one input, channels first.
+        num_classes: Number of classes C.
+
+    Raises:
+        BadInput: One of its layers can't be linearised.
+    """
+    pure = PureModule(make(build, input_shape, num_classes, seed=0))
+    pure.set_mode(is_training=False, is_noisy=False)
+    try:
+        with warnings.catch_warnings(), torch.no_grad(), level():
+            warnings.simplefilter("ignore")
+            duals = {name: dual(value, torch.ones_like(value)) for name, value in pure.parameters.items()}
+            pure.call(duals, pure.buffers, _probe(input_shape))
+    except Exception as error:  # what torch has no rule for, it says in several ways
+        raise bad_build(build, f"can't be linearised, so that switch must be left out: {say(error)}") from error
+
+
+@lru_cache
 def is_vmap_exact(build: str, input_shape: tuple[int, ...], num_classes: int) -> bool:
     """Tell whether a module's lanes may be computed by vmap.
 
