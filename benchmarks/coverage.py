@@ -157,7 +157,7 @@ def table(num_draws: int) -> str:
         "# Coverage of the transition's interval",
         "",
         f"Made by `python -m benchmarks.coverage`: {num_draws:,} simulated studies per cell, two directions per seed,",
-        f"threshold {THRESHOLD}, true transition {MEDIAN:g}; coarse grid of {len(COARSE)} fork steps, fine of {len(FINE)}.",
+        f"threshold {THRESHOLD}, truth {MEDIAN:g}; coarse grid of {len(COARSE)} fork steps, fine {len(FINE)}.",
         "Each cell: share of the 95 % intervals that hold the truth (an estimate that isn't located counts as a miss);",
         "their median width in octaves, in brackets that of an oracle that knows the spread over seeds and sees every",
         "crossing exactly; the share of right verdicts.",
