@@ -50,11 +50,16 @@ def velocity_figure(cone: pd.DataFrame, transitions: pd.DataFrame, axes: Sequenc
     figure, shown = _panels(cone, axes, 3.7)
     for panel, key, kernel, label, paths in shown:
         own = breaks[(breaks["setting_key"] == key) & (breaks["kernel"] == kernel)].sort_values("seed")
-        for i, (path, found) in enumerate(zip(paths, own["found"], strict=True)):
+        is_moving = [
             _velocity(panel, path, COLOURS[i % len(COLOURS)], found.step)
+            for i, (path, found) in enumerate(zip(paths, own["found"], strict=True))
+        ]
         row = kernel_estimate(transitions, key, kernel)
-        panel.set_xscale("log")
-        panel.set_yscale("log")
+        if any(is_moving):
+            panel.set_xscale("log")
+            panel.set_yscale("log")
+        else:
+            say_empty(panel, "the kernel doesn't move, or isn't finite")
         panel.set_xlabel("step (middle of the gap)")
         panel.set_ylabel("radians per step")
         panel.spines[["top", "right"]].set_visible(False)
@@ -63,7 +68,8 @@ def velocity_figure(cone: pd.DataFrame, transitions: pd.DataFrame, axes: Sequenc
     return figure
 
 
-def _velocity(panel: Axes, path: KernelPath, colour: str, break_step: float) -> None:
+def _velocity(panel: Axes, path: KernelPath, colour: str, break_step: float) -> bool:
+    """Draw one seed's; tell whether there is anything to see."""
     gaps = np.diff(path.steps)
     turned = np.diag(angles(path.gram), 1) / gaps
     rates = np.diff(path.lr_integral) / gaps
@@ -78,6 +84,7 @@ def _velocity(panel: Axes, path: KernelPath, colour: str, break_step: float) -> 
         panel.plot(
             [break_step], [place], "D", color=colour, markersize=7, markeredgecolor="black", label="a seed's break"
         )
+    return bool(np.isfinite(turned).any())
 
 
 def _break_words(panel: Axes, row: pd.Series | None) -> str:
@@ -158,7 +165,7 @@ def cone_figure(cone: pd.DataFrame, confinement: pd.DataFrame, axes: Sequence[st
         taus = own.loc[own["trial_key"] == path.keys["trial_key"], "tau_step"].to_numpy(dtype=float)
         first = 0 if not len(taus) else int(np.flatnonzero(path.steps == _middle_tau(taus, path.steps[-1]))[0])
         words = _cone_in_space(panel, path, first)
-        panel.set_title(f"{label}\nseed {path.keys['seed']}: {words}", fontsize=9)
+        panel.set_title("\n".join([label, wrapped(f"seed {path.keys['seed']}: {words}")]), fontsize=9.5)
     return figure
 
 
@@ -185,11 +192,11 @@ def _cone_in_space(panel: Any, path: KernelPath, first: int) -> str:
     surface = (radius * np.cos(turn), radius * np.sin(turn), along * np.cos(found.half_angle))
     panel.plot_surface(*surface, color=KERNEL_COLOUR, alpha=0.18, linewidth=0)
     panel.plot(*(part[1] for part in surface), color=KERNEL_COLOUR, linewidth=1.0)
-    reach = max(float(np.abs(placed.points[:, :2]).max()), float(np.sin(found.half_angle)))
+    reach = max(float(np.abs(placed.points[:, :2]).max()), float(np.sin(found.half_angle)), 1e-3)
     panel.set_xlim(-reach, reach)
     panel.set_ylim(-reach, reach)
     panel.set_zlim(0, 1.02)
-    panel.set_box_aspect((2 * reach, 2 * reach, 1.02), zoom=1.2)
+    panel.set_box_aspect((2 * reach, 2 * reach, 1.02), zoom=1.1)
     panel.view_init(elev=14, azim=-60)
     panel.tick_params(labelsize=6.5, pad=-1)
     panel.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))

@@ -129,7 +129,7 @@ def _rows(
         if digest in before:
             yield {**path.keys, **before[digest]}
             continue
-        seed = int(path.keys["seed"])
+        seed = path.keys["seed"]
         found = confinement(path.gram, path.steps, tau, lr_integral=path.lr_integral, natural=others, seed=seed)
         yield {**path.keys, "kernel": path.kernel, **_numbers(found), "input_digest": digest}
 
@@ -158,6 +158,6 @@ def _exponent(name: str, exponent: tuple[float, float, float]) -> dict[str, floa
 
 def _digest(path: KernelPath, tau: int, others: Array | None) -> str:
     """Of all that a row follows from."""
-    head = json.dumps([METHOD_VERSION, path.keys["trial_key"], path.kernel, tau, int(path.keys["seed"])])
+    head = json.dumps([METHOD_VERSION, path.keys["trial_key"], path.kernel, tau, path.keys["seed"]])
     arrays = [path.gram, path.steps, path.lr_integral, *([] if others is None else [others])]
     return hashlib.sha256(b"".join([head.encode(), *(array.tobytes() for array in arrays)])).hexdigest()[:16]

@@ -145,7 +145,7 @@ def pictures(tables: Mapping[str, pd.DataFrame]) -> list[Picture]:
 def _kernel_pictures(
     cone: pd.DataFrame, found: pd.DataFrame, confinement: pd.DataFrame, axes: Sequence[str]
 ) -> list[Picture]:
-    """Distances between checkpoints, velocity, angle to some steps, and the kernels in space."""
+    """Distances between checkpoints; where kernels could be tested, velocity, angle to some steps, and a cone."""
     labels, verdicts = setting_labels(cone, axes), setting_verdicts(confinement)
     moves, breaks, stays = [], [], []
     for row in records(kernel_drift(cone)):
@@ -156,12 +156,15 @@ def _kernel_pictures(
         breaks.append(f"{who}: {'not estimated' if own is None else own['reason']}{at}")
         words = verdict_words(verdicts, row["setting_key"], row["kernel"])
         stays.append(f"{who}: {words or 'too few checkpoints for a verdict'}")
-    figures = (
+    figures = [
         ("kernel_distance", "Kernel distance between checkpoints", KERNELS, kernel_figure(cone, found, axes), moves),
-        ("kernel_velocity", "Velocity of the kernel", VELOCITIES, velocity_figure(cone, found, axes), breaks),
-        ("kernel_angle", "Angle to the kernel at some steps", ANGLES, angle_figure(cone, confinement, axes), stays),
-        ("kernel_cone", "Kernels in space", CONE, cone_figure(cone, confinement, axes), stays),
-    )
+    ]
+    if confinement["p_walk"].notna().any():  # with fewer checkpoints there is too little to see
+        figures += [
+            ("kernel_velocity", "Velocity of the kernel", VELOCITIES, velocity_figure(cone, found, axes), breaks),
+            ("kernel_angle", "Angle to the kernel at some steps", ANGLES, angle_figure(cone, confinement, axes), stays),
+            ("kernel_cone", "Kernels in space", CONE, cone_figure(cone, confinement, axes), stays),
+        ]
     return [Picture(name, title, caption, figure, "; ".join(alt)) for name, title, caption, figure, alt in figures]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from twophase.config import LEAVES, Setting
+from twophase.config import LEAVES, TYPES, Setting
 from twophase.training import learning_rate_integral
 
 Array = npt.NDArray[np.float64]
@@ -41,9 +41,11 @@ def kernel_paths(cone: pd.DataFrame) -> list[KernelPath]:
         products = rows.pivot(index="step_i", columns="step_j", values="inner_product").sort_index().sort_index(axis=1)
         steps = tuple(int(step) for step in products.index)
         clock = (str(first["setting_key"]), steps)
+        leaves = {name: TYPES[name](first[name]) for name in LEAVES}
         if clock not in clocks:
-            clocks[clock] = np.array(learning_rate_integral(Setting(**{name: first[name] for name in LEAVES}), steps))
-        keys = {name: first[name] for name in ("study", "trial_key", "setting_key", "seed", *LEAVES)}
+            clocks[clock] = np.array(learning_rate_integral(Setting(**leaves), steps))
+        identity = {name: str(first[name]) for name in ("study", "trial_key", "setting_key")}
+        keys = {**identity, "seed": int(first["seed"]), **leaves}
         gram = products.to_numpy(dtype=np.float64)
         paths.append(KernelPath(keys, str(first["kernel"]), np.array(steps, dtype=np.float64), gram, clocks[clock]))
     return paths

@@ -27,6 +27,7 @@ def make_panels(
     grid = figure.subplots(down, across, squeeze=False, subplot_kw={"projection": projection}).flatten().tolist()
     for panel in grid[max(count, 1) :]:
         panel.set_visible(False)
+        panel.set_in_layout(projection is None)  # hidden ones in space have no extent
     return figure, grid[: max(count, 1)]
 
 
