@@ -238,7 +238,7 @@ def _mark_transition(
         va="bottom" if of_kernel else "top",
         color=colour,
         fontsize=8,
-        path_effects=[withStroke(linewidth=1.5, foreground="black")],
+        path_effects=[withStroke(linewidth=1.8, foreground="white" if of_kernel else "black")],
     )
 
 
