@@ -29,7 +29,8 @@ ONE_ROW_PER = {
     "kernel": "trial, kind of kernel and step",
     "growth": "trial, fork step and direction",
     "switch": "trial and switch step",
-    "transitions": "setting, indicator, perturbation, magnitude and measure step",
+    "transitions": "setting, indicator, perturbation, magnitude, measure step and kind of kernel",
+    "confinement": "trial, kind of kernel and step τ ([what the columns mean](cone.md))",
 }
 
 
@@ -59,6 +60,8 @@ def _table_section(table: Table) -> str:
         )
     if "trial_key" not in table.identity:
         lines.append("Derived from all rows whenever `run`, `locate` or `report` ends; has no trial key and no seed.\n")
+    elif table.name == "confinement":
+        lines.append("Derived from `cone` and `transitions` whenever `run`, `locate` or `report` ends.\n")
     columns = ((c.name, c.type, c.unit, c.description) for c in table.columns)
     return "\n".join([*lines, _columns(columns)])
 

@@ -195,10 +195,10 @@ _TRANSITIONS = Table(
     "transitions",
     ("indicator", "perturbation", "magnitude", "measure", "kernel"),
     (
-        Column("indicator", "string", "", "column that is compared with the threshold"),
+        Column("indicator", "string", "", "column that is compared with the threshold, or kernel_velocity"),
         _PERTURBATION,
         _MAGNITUDE,
-        Column("measure", "string", "", "when it was measured: end, +n after the fork, or an absolute step"),
+        Column("measure", "string", "", "when it was measured: end, +n after the fork, an absolute step, or none"),
         _KERNEL,
         Column("transition_step", "float", "steps", "median over seeds of the crossing; NaN unless located"),
         Column("ci_low", "float", "steps", "lower end of the interval"),
@@ -209,7 +209,12 @@ _TRANSITIONS = Table(
             "upper end of the interval; inf: beyond the last fork step, where nothing was seen",
         ),
         Column("verdict", "string", "", "located, stable_from_start, chaotic_throughout or undetermined"),
-        Column("threshold", "float", "", "value at or below which a child counts as connected"),
+        Column(
+            "threshold",
+            "float",
+            "",
+            "value at or below which a child counts as connected; of kernel_velocity the level of its test",
+        ),
         Column("is_primary", "bool", "", "the headline declared before running"),
         Column("num_seeds", "int", "seeds", "seeds with a curve"),
         Column("method", "string", "", "how the interval was made"),
@@ -217,6 +222,41 @@ _TRANSITIONS = Table(
         Column("protocol", "string", "", "protocol of the trials it rests on, as in `trials`", fill="unknown"),
     ),
     identity=("study", "setting_key"),
+    is_derived=True,
+)
+
+_CONFINEMENT = Table(
+    "confinement",
+    ("kernel", "tau_step"),
+    (
+        _KERNEL,
+        Column("tau_step", "int", "steps", "checkpoint τ from which on kernels are looked at"),
+        Column("num_later", "int", "checkpoints", "checkpoints after τ"),
+        Column(
+            "half_angle_deg", "float", "degrees", "greatest angle to the mean direction of unit kernels, τ included"
+        ),
+        Column("cone_half_angle_deg", "float", "degrees", "half-angle of the smallest cone about 0 that holds them"),
+        Column("angle_to_end_deg", "float", "degrees", "angle between the kernel at τ and the last"),
+        Column("walk_half_angle_deg", "float", "degrees", "median of half_angle_deg over walks of the same steps"),
+        Column("p_walk", "float", "1", "share of walks of the same steps, reversed or not, that spread no more"),
+        Column("p_walk_3d", "float", "1", "the same for isotropic walks of the same step sizes in 3 dimensions"),
+        Column("p_walk_10d", "float", "1", "the same in 10 dimensions"),
+        Column("p_walk_100d", "float", "1", "the same in 100 dimensions"),
+        Column("walk_dimension", "float", "1", "directions that the steps take up: 1 / mean cos² between them"),
+        Column("gamma_step", "float", "1", "γ of angle to τ ∝ lag^γ, lag in steps: 0 jitter, ½ walk, 1 straight"),
+        Column("gamma_step_low", "float", "1", "lower end of its 95 % interval; -inf: below jitter's"),
+        Column("gamma_step_high", "float", "1", "upper end; inf: beyond a straight path's"),
+        Column("gamma_lr", "float", "1", "the same over the lag in summed learning rates"),
+        Column("gamma_lr_low", "float", "1", "lower end of its 95 % interval"),
+        Column("gamma_lr_high", "float", "1", "upper end"),
+        Column(
+            "drift_share", "float", "1", "share of the spread that is the axis moving on: 0 jitter, ½ walk, ¾ straight"
+        ),
+        Column("p_natural", "float", "1", "share of other runs as close to τ; NaN where none were compared"),
+        Column("verdict", "string", "", "confined, not_confined or undetermined"),
+        Column("reason", "string", "", "what the verdict rests on, in words"),
+        Column("input_digest", "string", "", "hash of what the row follows from"),
+    ),
     is_derived=True,
 )
 
@@ -231,4 +271,5 @@ TABLES: dict[str, Table] = {
     "growth": _GROWTH,
     "switch": _SWITCH,
     "transitions": _TRANSITIONS,
+    "confinement": _CONFINEMENT,
 }

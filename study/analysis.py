@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from study.evidence import Evidence, counted, judged, reason, setting_words
+from study.kernel_transitions import KERNEL_VELOCITY
 from study.manifest import Declared, default_threshold
 from study.protocols import UNKNOWN, protocol_text
 from twophase.chaos import INDICATORS
@@ -197,8 +198,10 @@ def select(found: pd.DataFrame, indicator: str | None, magnitude: float | None) 
     """
     if indicator is None and magnitude is None:
         return found[found["is_primary"]]
-    if indicator is not None and indicator not in INDICATORS:
-        raise unknown("indicator", indicator, INDICATORS)
+    if indicator is not None and indicator not in INDICATORS and indicator != KERNEL_VELOCITY:
+        raise unknown("indicator", indicator, [*INDICATORS, KERNEL_VELOCITY])
+    if indicator == KERNEL_VELOCITY:
+        return _of_kernels(found, magnitude)
     primary = found[found["is_primary"]]
     wanted = indicator or (primary["indicator"].iloc[0] if len(primary) else "test_barrier")
     chosen = found[(found["indicator"] == wanted) & (found["perturbation"] != ORDER)]
@@ -208,3 +211,12 @@ def select(found: pd.DataFrame, indicator: str | None, magnitude: float | None) 
     if magnitude not in run:
         raise BadInput(f"magnitude must be one that was run ({', '.join(f'{m:g}' for m in run)}), got {magnitude:g}")
     return chosen[chosen["magnitude"] == magnitude]
+
+
+def _of_kernels(found: pd.DataFrame, magnitude: float | None) -> pd.DataFrame:
+    chosen = found[found["indicator"] == KERNEL_VELOCITY]
+    if magnitude is not None:
+        raise BadInput(f"magnitude must be left out with {KERNEL_VELOCITY}: kernels are the reference's own")
+    if chosen.empty:
+        raise BadInput(f"{KERNEL_VELOCITY} needs kernels, and this study has none; run its space with a cone block")
+    return chosen

@@ -17,6 +17,7 @@ from study.cluster import terminated_as_interrupt
 from study.columns import setting_columns
 from study.driver import Means, derive, read_space, study_plan
 from study.evidence import read_evidence
+from study.kernel_transitions import with_kernels
 from study.labels import varying_axes
 from study.planner import Plan, make_plan
 from study.proposer import FILE as JOURNAL
@@ -148,7 +149,10 @@ def locate(arguments: argparse.Namespace) -> int:
     derive(study, declared)
     by = list(dict.fromkeys(arguments.by or ()))
     evidence = read_evidence(study, declared)
-    found = transitions(chaos, declared, by=by, evidence=evidence) if by else study.table("transitions")
+    found = study.table("transitions")
+    if by:
+        pooled = transitions(chaos, declared, by=by, evidence=evidence)
+        found = with_kernels(pooled, study.table("cone"), evidence.protocols, by)
     shown = select(found, arguments.indicator, arguments.magnitude)
     _warn(partial_text(read_status(study)))
     if arguments.json:

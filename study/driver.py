@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 import results
 import search_spaces
 from search_spaces import Space
@@ -24,7 +26,9 @@ from study.cluster import (
     terminated_as_interrupt,
 )
 from study.columns import setting_columns
+from study.confinements import confinements
 from study.evidence import read_evidence
+from study.kernel_transitions import with_kernels
 from study.manifest import Declared
 from study.planner import Plan, make_plan
 from study.report import write_report
@@ -198,13 +202,24 @@ def study_plan(space: Space, root: Path) -> Plan:
 
 
 def derive(study: results.Study, declared: Declared | None = None) -> None:
-    """Write the tables that follow from all rows: `trials` and `transitions`."""
+    """Write the tables that follow from all rows: `trials`, `transitions` and `confinement`."""
     results.write_trials(study)
     chaos = study.table("chaos")
     if declared is None:
         declared = Declared() if chaos.empty else manifest.require_declared(study.path)
     evidence = read_evidence(study, declared)
-    results.write_derived(study, "transitions", transitions(chaos, declared, evidence=evidence))
+    cone = study.table("cone")
+    found = with_kernels(transitions(chaos, declared, evidence=evidence), cone, evidence.protocols)
+    results.write_derived(study, "transitions", found)
+    results.write_derived(study, "confinement", confinements(cone, found, _known_confinements(study)))
+
+
+def _known_confinements(study: results.Study) -> pd.DataFrame:
+    """Rows from before, to save their tests; a damaged file saves none, and is about to be replaced."""
+    try:
+        return study.table("confinement")
+    except results.StudyError:
+        return pd.DataFrame(columns=study.schema("confinement").names)
 
 
 def _require_cache(folder: Path) -> None:

@@ -13,10 +13,12 @@ from matplotlib.figure import Figure
 
 import results
 from results.files import write_bytes
+from study.cone_plots import angle_figure, cone_figure, velocity_figure
+from study.confinements import setting_verdicts
 from study.dose import dose_figure, dose_words, doses
-from study.kernel_drift import kernel_drift
+from study.kernel_drift import kernel_drift, verdict_words
 from study.labels import setting_labels, varying_axes
-from study.plots import barrier_figure, kernel_figure, learning_figure, marked_estimate
+from study.plots import barrier_figure, kernel_estimate, kernel_figure, learning_figure, marked_estimate
 from study.summary import records, step_text
 from study.switch_plot import switch_figure, switch_words
 from twophase.config import LEAVES
@@ -80,7 +82,24 @@ DOSES = (
 )
 KERNELS = (
     "S = 1 − cosine between the kernels of two checkpoints, mean over seeds; checkpoints are evenly spaced whatever "
-    "their steps. Dashed: the transition of the barrier's figure. Grey: not finite."
+    "their steps. Dashed: the transition of the barrier's figure; solid: the kernel's own, where its velocity breaks. "
+    "Grey: not finite."
+)
+VELOCITIES = (
+    "Angle between the kernels of neighbouring checkpoints over the gap in steps, a line per seed; hollow: gaps in "
+    "which the learning rate is below a tenth of its greatest, left out of the test. Diamonds: a seed's own break; "
+    "line and band: the kernel's transition and its interval, where located. Where kernels jitter, a longer gap alone "
+    "makes the velocity smaller: a bend where log-spaced checkpoints become linear-spaced is no break, and isn't taken "
+    "for one."
+)
+ANGLES = (
+    "Angle between the kernel at τ and later ones, mean over seeds, shaded their range. Dotted: what random walks of "
+    "the same steps do on average, in any dimension. Verdicts are those of more than half the seeds."
+)
+CONE = (
+    "Kernels divided by their norms, of one seed, from dark (first) to bright (last), with the smallest cone about the "
+    "origin that holds those from a quarter of the run on. Upwards: its axis; across: principal components, so that a "
+    "kernel may lie farther from the axis than it looks."
 )
 LEARNING = (
     "Left axis: train loss on the fixed sample and test loss. Right axis, dashed: test accuracy. A line per seed."
@@ -99,7 +118,7 @@ def pictures(tables: Mapping[str, pd.DataFrame]) -> list[Picture]:
     """Make the figures that a study's tables allow.
 
     Args:
-        tables: `trials`, `chaos`, `transitions`, `cone`, `switch` and `trajectory`.
+        tables: `trials`, `chaos`, `transitions`, `cone`, `confinement`, `switch` and `trajectory`.
 
     Returns:
         The pictures, in the order in which they are read.
@@ -108,12 +127,7 @@ def pictures(tables: Mapping[str, pd.DataFrame]) -> list[Picture]:
     axes = varying_axes(tables["trials"], list(LEAVES))
     made = _curve_pictures(chaos, found, axes) if len(chaos) else []
     if len(cone):
-        drift, labels = kernel_drift(cone), setting_labels(cone, axes)
-        alt = "; ".join(
-            f"{labels[row['setting_key']]}, {row['kernel']} kernel: {row['words']}" for row in records(drift)
-        )
-        figure = kernel_figure(cone, found, axes)
-        made.append(Picture("kernel_distance", "Kernel distance between checkpoints", KERNELS, figure, alt))
+        made += _kernel_pictures(cone, found, tables["confinement"], axes)
     switch = tables["switch"]
     if len(switch):
         alt = f"Test accuracy at the end over switch step. {switch_words(switch, axes)}"
@@ -126,6 +140,32 @@ def pictures(tables: Mapping[str, pd.DataFrame]) -> list[Picture]:
         figure = learning_figure(trajectory, axes)
         made.append(Picture("learning_curves", "Learning curves of the references", LEARNING, figure, alt))
     return made
+
+
+def _kernel_pictures(
+    cone: pd.DataFrame, found: pd.DataFrame, confinement: pd.DataFrame, axes: Sequence[str]
+) -> list[Picture]:
+    """Distances between checkpoints; where kernels could be tested, velocity, angle to some steps, and a cone."""
+    labels, verdicts = setting_labels(cone, axes), setting_verdicts(confinement)
+    moves, breaks, stays = [], [], []
+    for row in records(kernel_drift(cone)):
+        who = f"{labels[row['setting_key']]}, {row['kernel']} kernel"
+        moves.append(f"{who}: {row['words']}")
+        own = kernel_estimate(found, row["setting_key"], row["kernel"])
+        at = "" if own is None or own["verdict"] != "located" else f" at step {step_text(own['transition_step'])}"
+        breaks.append(f"{who}: {'not estimated' if own is None else own['reason']}{at}")
+        words = verdict_words(verdicts, row["setting_key"], row["kernel"])
+        stays.append(f"{who}: {words or 'too few checkpoints for a verdict'}")
+    figures = [
+        ("kernel_distance", "Kernel distance between checkpoints", KERNELS, kernel_figure(cone, found, axes), moves),
+    ]
+    if confinement["p_walk"].notna().any():  # with fewer checkpoints there is too little to see
+        figures += [
+            ("kernel_velocity", "Velocity of the kernel", VELOCITIES, velocity_figure(cone, found, axes), breaks),
+            ("kernel_angle", "Angle to the kernel at some steps", ANGLES, angle_figure(cone, confinement, axes), stays),
+            ("kernel_cone", "Kernels in space", CONE, cone_figure(cone, confinement, axes), stays),
+        ]
+    return [Picture(name, title, caption, figure, "; ".join(alt)) for name, title, caption, figure, alt in figures]
 
 
 def _curve_pictures(chaos: pd.DataFrame, found: pd.DataFrame, axes: Sequence[str]) -> list[Picture]:

@@ -68,3 +68,20 @@ def drift_words(found: Movement) -> str:
             f"slows down, but no narrow cone: {turned} (S {found.to_end:.2f}; the paper's nets stay within {NARROW:g})"
         )
     return f"narrow from then on: {turned} (S {found.to_end:.2f}); whether narrower than chance takes null models"
+
+
+def verdict_words(verdicts: pd.DataFrame, setting_key: str, kernel: str) -> str:
+    """Say of one setting's kernels from which steps they are confined; empty where nothing was tested.
+
+    Args:
+        verdicts: Seeds joined, as `study.confinements.setting_verdicts` gives them.
+        setting_key: The setting.
+        kernel: The kind of kernel.
+    """
+    own = verdicts[
+        (verdicts["setting_key"] == setting_key) & (verdicts["kernel"] == kernel) & verdicts["p_walk"].notna()
+    ]
+    if own.empty:
+        return ""
+    by_verdict = own.groupby("verdict", sort=False)["tau_step"].apply(lambda steps: ", ".join(map(str, sorted(steps))))
+    return "; ".join(f"{str(verdict).replace('_', ' ')} from step {steps} on" for verdict, steps in by_verdict.items())

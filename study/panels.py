@@ -11,19 +11,23 @@ from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito (2008), safe for all eyes
 CONTROL_COLOUR = "#777777"
+KERNEL_COLOUR = "#D55E00"
 MAX_PANELS = 24
 MOST_COLUMNS = 2
 """More would be too small to read, on a phone and in a column of text."""
 
 
-def make_panels(count: int, width: float, height: float, columns: int | None = None) -> tuple[Figure, list[Axes]]:
+def make_panels(
+    count: int, width: float, height: float, columns: int | None = None, projection: str | None = None
+) -> tuple[Figure, list[Axes]]:
     """Make a figure of some panels, row by row; those past the count are hidden."""
     across = columns or max(1, min(MOST_COLUMNS, count))
     down = max(1, math.ceil(count / across))
     figure = Figure(figsize=(width * across, height * down), layout="constrained")
-    grid = figure.subplots(down, across, squeeze=False).flatten().tolist()
+    grid = figure.subplots(down, across, squeeze=False, subplot_kw={"projection": projection}).flatten().tolist()
     for panel in grid[max(count, 1) :]:
         panel.set_visible(False)
+        panel.set_in_layout(projection is None)  # hidden ones in space have no extent
     return figure, grid[: max(count, 1)]
 
 

@@ -11,10 +11,12 @@ from matplotlib.patheffects import withStroke
 
 from study.analysis import is_measure
 from study.evidence import DIVERGED, Evidence, judged
+from study.kernel_transitions import KERNEL_VELOCITY
 from study.labels import setting_labels
 from study.panels import (
     COLOURS,
     CONTROL_COLOUR,
+    KERNEL_COLOUR,
     MAX_PANELS,
     MOST_COLUMNS,
     legend,
@@ -71,7 +73,7 @@ def primary_children(chaos: pd.DataFrame, transitions: pd.DataFrame) -> pd.DataF
     """
     headline = transitions[transitions["is_primary"]]
     if headline.empty:
-        headline = transitions.drop_duplicates("setting_key")
+        headline = transitions[transitions["indicator"] != KERNEL_VELOCITY].drop_duplicates("setting_key")
     own = dict(zip(headline["setting_key"], headline["measure"], strict=True))
     usual = str(headline["measure"].iloc[0]) if len(headline) else "end"
     children = judged(chaos, Evidence())
@@ -160,7 +162,7 @@ def kernel_figure(cone: pd.DataFrame, transitions: pd.DataFrame, axes: Sequence[
     """Kernel distance S between all pairs of checkpoints, a panel per setting and kind, mean over seeds.
 
     Checkpoints are evenly spaced on both axes whatever their steps, as in figure 4 of arXiv:2505.13900; the located
-    transition of the primary is drawn where it falls between them.
+    transitions of the primary and of the kernel itself are drawn where they fall between them.
 
     Args:
         cone: The `cone` table.
@@ -188,6 +190,7 @@ def kernel_figure(cone: pd.DataFrame, transitions: pd.DataFrame, axes: Sequence[
         panel.set_xticks(ticks, [f"{steps[t]:.0f}" for t in ticks], fontsize=7.5)
         panel.set_yticks(ticks, [f"{steps[t]:.0f}" for t in ticks], fontsize=7.5)
         _mark_transition(panel, steps, marked_estimate(transitions, key, _primary_indicator(transitions)))
+        _mark_transition(panel, steps, kernel_estimate(transitions, key, kernel), of_kernel=True)
         seeds = rows["seed"].nunique()
         panel.set_title(
             wrapped(f"{labels[key]} · {kernel} kernel · {seeds} seed{'s' if seeds > 1 else ''}"), fontsize=9.5
@@ -208,24 +211,34 @@ def _primary_indicator(transitions: pd.DataFrame) -> str:
     return str(headline["indicator"].iloc[0]) if len(headline) else "test_barrier"
 
 
-def _mark_transition(panel: Axes, steps: npt.NDArray[np.float64], row: pd.Series | None) -> None:
-    """Draw the located transition where its step falls among the checkpoints."""
+def kernel_estimate(transitions: pd.DataFrame, setting_key: str, kernel: str) -> pd.Series | None:
+    """The kernel's own transition of a setting; None if there is no row of it."""
+    found = transitions[(transitions["setting_key"] == setting_key) & (transitions["kernel"] == kernel)]
+    found = found[found["indicator"] == KERNEL_VELOCITY]
+    return found.iloc[0] if len(found) else None
+
+
+def _mark_transition(
+    panel: Axes, steps: npt.NDArray[np.float64], row: pd.Series | None, *, of_kernel: bool = False
+) -> None:
+    """Draw the located transition where its step falls among the checkpoints: the kernel's own solid, at the bottom."""
     if row is None or row["verdict"] != "located":
         return
     place = float(np.interp(row["transition_step"], steps, np.arange(len(steps))))
+    colour = KERNEL_COLOUR if of_kernel else "white"
     for line in (panel.axvline, panel.axhline):
-        line(place, color="white", linewidth=1.2, linestyle="--")
+        line(place, color=colour, linewidth=1.2, linestyle="-" if of_kernel else "--")
     is_right = place > len(steps) / 2
     panel.annotate(
-        f"transition {row['transition_step']:.0f}",
-        (place, len(steps) - 0.7),
+        f"{'kernel: ' if of_kernel else 'transition '}{row['transition_step']:.0f}",
+        (place, -0.3 if of_kernel else len(steps) - 0.7),
         xytext=(-3 if is_right else 3, 0),
         textcoords="offset points",
         ha="right" if is_right else "left",
-        va="top",
-        color="white",
+        va="bottom" if of_kernel else "top",
+        color=colour,
         fontsize=8,
-        path_effects=[withStroke(linewidth=1.5, foreground="black")],
+        path_effects=[withStroke(linewidth=1.8, foreground="white" if of_kernel else "black")],
     )
 
 

@@ -12,6 +12,7 @@ import results
 from results.files import write_bytes
 from search_spaces import space_yaml
 from study import manifest
+from study.confinements import setting_verdicts
 from study.evidence import read_evidence
 from study.figures import Picture, pictures, save
 from study.kernel_drift import NARROW, SPLIT_FRACTION, kernel_drift
@@ -36,9 +37,10 @@ def write_report(study: results.Study) -> Path:
     Returns:
         The HTML file, `<study>/report.html`.
     """
-    tables = {name: study.table(name) for name in ("trials", "chaos", "transitions", "cone", "switch", "trajectory")}
+    names = ("trials", "chaos", "transitions", "cone", "confinement", "switch", "trajectory")
+    tables = {name: study.table(name) for name in names}
     protocols = read_evidence(study, manifest.read_declared(study.path) or manifest.Declared()).protocols
-    tables |= {name: protocols.one_each(tables[name]) for name in ("chaos", "cone", "switch", "trajectory")}
+    tables |= {name: protocols.one_each(tables[name]) for name in names if name not in ("trials", "transitions")}
     made = pictures(tables)
     save(study, made)
     write_bytes(study.path / FILE, page(study, tables, made).encode())
@@ -61,6 +63,7 @@ def page(study: results.Study, tables: Mapping[str, pd.DataFrame], made: list[Pi
         headline=headline_text(primary, declared, trials),
         transitions=transition_rows(found, trials),
         notes=note_lines(found, trials, declared, axes)[:MAX_ROWS],
+        confinements=confinement_rows(tables["confinement"], axes),
         drifts=drift_rows(tables["cone"], axes),
         narrow=NARROW,
         split_percent=round(100 * SPLIT_FRACTION),
@@ -105,6 +108,32 @@ def note_lines(
     own = reason_lines(primary, axes)
     of_controls = [line for line in reason_lines(controls_of(found, primary, axes), axes) if line not in own]
     return [*own, *missing_lines(found, primary, trials, declared), *(f"controls: {line}" for line in of_controls)]
+
+
+def confinement_rows(confinement: pd.DataFrame, axes: Sequence[str]) -> list[dict[str, str]]:
+    """Whether each setting's kernels stay in a cone, from each step that was tested; empty where none could be."""
+    tested = confinement[confinement["p_walk"].notna()]
+    if tested.empty:
+        return []
+    labels = setting_labels(confinement, axes)
+    rank = {key: place for place, key in enumerate(labels.index)}
+    rows = [
+        {
+            "setting": str(labels[row["setting_key"]]),
+            "kernel": str(row["kernel"]),
+            "tau": str(row["tau_step"]),
+            "half_angle": f"{row['half_angle_deg']:.0f}°",
+            "walk": f"{row['walk_half_angle_deg']:.0f}°",
+            "p": f"{row['p_walk']:.2g}",
+            "gamma_step": f"{row['gamma_step']:.2f}",
+            "gamma_lr": f"{row['gamma_lr']:.2f}",
+            "drift": f"{row['drift_share']:.0%}",
+            "verdict": row["verdict"].replace("_", " "),
+            "votes": str(row["votes"]),
+        }
+        for row in sorted(records(setting_verdicts(tested)), key=lambda row: rank[row["setting_key"]])
+    ]
+    return rows[:MAX_ROWS]
 
 
 def drift_rows(cone: pd.DataFrame, axes: Sequence[str]) -> list[dict[str, str]]:

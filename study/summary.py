@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from study.kernel_transitions import KERNEL_VELOCITY
 from study.labels import part, setting_labels, varying_axes
 from study.manifest import Declared
 from twophase.config import LEAVES
@@ -47,7 +48,7 @@ def transition_text(found: pd.DataFrame, axes: Sequence[str]) -> str:
     """
     if found.empty:
         return "no transition was measured"
-    extra = [c for c in ("indicator", "perturbation", "magnitude", "measure") if found[c].nunique() > 1]
+    extra = [c for c in ("indicator", "perturbation", "magnitude", "measure", "kernel") if found[c].nunique() > 1]
     is_mixed = found["is_primary"].nunique() > 1
     counts = ["settings", "seeds"] if "num_settings" in found else ["seeds"]
     header = [*axes, *extra, "transition", "95 % interval", "verdict", *counts, *["declared"] * is_mixed]
@@ -111,6 +112,8 @@ def headline_text(shown: pd.DataFrame, declared: Declared, trials: pd.DataFrame)
             return f"no transition was measured: all {num_failed} trials failed; most often: {causes.index[0]}"
         return f"no transition of the declared primary was measured yet ({wanted}, at {declared.measure})"
     row = shown.iloc[0]
+    if row["indicator"] == KERNEL_VELOCITY:
+        return "transition of the kernel (exploratory): the step at which its velocity breaks; median over seeds"
     where = [
         words.format(row[column])
         for column, words in (("perturbation", "{}"), ("magnitude", "at magnitude {:g}"))
@@ -147,7 +150,7 @@ def _natural(text: str) -> tuple[int, str]:
 
 def reason_lines(shown: pd.DataFrame, axes: Sequence[str]) -> list[str]:
     """What to know of the rows shown: each reason once, with the rows it is about."""
-    extra = [c for c in ("perturbation", "magnitude", "measure") if shown[c].nunique() > 1]
+    extra = [c for c in ("perturbation", "magnitude", "measure", "kernel") if shown[c].nunique() > 1]
     about: dict[str, list[str]] = {}
     for row in records(shown.sort_values([*axes, *extra])):
         if row["reason"]:

@@ -1,5 +1,6 @@
 """The training loop: minibatches, schedule, and one step for every lane."""
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -83,6 +84,12 @@ def learning_rate(setting: Setting, step: int) -> float:
     """Learning rate of the update that takes `step` to the next; in warm-up the schedule's times (step + 1)/(w + 1)."""
     factor = SCHEDULES[setting.schedule](step, setting.num_steps, setting.milestone_fractions, setting.gamma)
     return setting.lr * factor * min(1.0, (step + 1) / (setting.warmup_steps + 1))
+
+
+def learning_rate_integral(setting: Setting, steps: Sequence[int]) -> list[float]:
+    """Sum of the learning rates of all updates before each step: a clock that runs as the schedule does."""
+    sums = list(itertools.accumulate((learning_rate(setting, step) for step in range(max(steps))), initial=0.0))
+    return [sums[step] for step in steps]
 
 
 def minibatch_inputs(

@@ -19,7 +19,7 @@ from scipy.special import stdtrit
 
 from twophase.errors import BadInput
 
-__all__ = ["Transition", "Verdict", "locate_transition"]
+__all__ = ["Crossing", "Transition", "Verdict", "locate_transition", "over_seeds"]
 
 Verdict = Literal["located", "stable_from_start", "chaotic_throughout", "undetermined"]
 
@@ -57,7 +57,7 @@ class Transition:
     confidence: float
 
 
-class _Crossing(NamedTuple):
+class Crossing(NamedTuple):
     """One seed's crossing and the cell it lies in: the curve was above at `low`, and from `high` on never again."""
 
     step: float
@@ -130,13 +130,36 @@ def locate_transition(
         raise BadInput(f"confidence must be inside (0, 1), got {confidence}")
 
     crossings = [_crossing(steps, curve, threshold) for curve in curves]
+    return over_seeds(crossings, _last_fork_step(steps, curves), threshold, confidence=confidence)
+
+
+def over_seeds(
+    crossings: list[Crossing],
+    last_step: float,
+    threshold: float,
+    *,
+    method: str = METHOD,
+    confidence: float = 0.95,
+) -> Transition:
+    """Join the seeds' crossings to the setting's transition, by the rules of `locate_transition`.
+
+    Args:
+        crossings: One per seed that was seen.
+        last_step: The last step at which a crossing could have been seen.
+        threshold: The declared level, handed on.
+        method: What to say of how it was obtained.
+        confidence: Nominal coverage of the interval over seeds.
+
+    Returns:
+        The transition.
+    """
     verdict = _verdict(crossings)
     step, low, high = math.nan, math.nan, math.nan
     if verdict == "located":
         step = float(np.median([crossing.step for crossing in crossings]))
-        low, high = _interval(crossings, _last_fork_step(steps, curves), confidence)
+        low, high = _interval(crossings, last_step, confidence)
     elif verdict == "chaotic_throughout":
-        low, high = _last_fork_step(steps, curves), math.inf
+        low, high = last_step, math.inf
     elif verdict == "stable_from_start":
         low, high = 0.0, 0.0
     return Transition(
@@ -147,7 +170,7 @@ def locate_transition(
         threshold=float(threshold),
         crossings=tuple(crossing.step for crossing in crossings),
         num_seeds=len(crossings),
-        method=METHOD,
+        method=method,
         confidence=float(confidence),
     )
 
@@ -176,7 +199,7 @@ def _mean_curve(values: _Array) -> _Array:
     return np.minimum(np.maximum(mean, least), greatest)
 
 
-def _crossing(steps: _Array, curve: _Array, threshold: float) -> _Crossing:
+def _crossing(steps: _Array, curve: _Array, threshold: float) -> Crossing:
     """Find the step from which a seed's curve stays at or below the threshold."""
     is_seen = ~np.isnan(curve)
     steps, curve = steps[is_seen], curve[is_seen]
@@ -184,12 +207,12 @@ def _crossing(steps: _Array, curve: _Array, threshold: float) -> _Crossing:
     num_above = int((running_max > threshold).sum())  # these come first, for the running maximum falls
     if num_above == 0:
         first = float(steps[0])
-        return _Crossing(0.0, 0.0, first, "stable_from_start" if first == 0 else "undetermined")
+        return Crossing(0.0, 0.0, first, "stable_from_start" if first == 0 else "undetermined")
     if num_above == steps.size:
-        return _Crossing(math.inf, float(steps[-1]), math.inf, "chaotic_throughout")
+        return Crossing(math.inf, float(steps[-1]), math.inf, "chaotic_throughout")
     low, high = steps[num_above - 1 : num_above + 1].tolist()
     above, below = running_max[num_above - 1 : num_above + 1].tolist()
-    return _Crossing(_interpolate(low, high, above, below, threshold), low, high, "located")
+    return Crossing(_interpolate(low, high, above, below, threshold), low, high, "located")
 
 
 def _interpolate(low: float, high: float, above: float, below: float, threshold: float) -> float:
@@ -201,7 +224,7 @@ def _interpolate(low: float, high: float, above: float, below: float, threshold:
     return min(max(math.expm1(log_step), low), high)  # rounding must not leave the cell
 
 
-def _verdict(crossings: list[_Crossing]) -> Verdict:
+def _verdict(crossings: list[Crossing]) -> Verdict:
     """Take the verdict of strictly more than half the seeds, of at least two."""
     if len(crossings) < 2:
         return "undetermined"
@@ -209,7 +232,7 @@ def _verdict(crossings: list[_Crossing]) -> Verdict:
     return verdict if 2 * count > len(crossings) else "undetermined"
 
 
-def _interval(crossings: list[_Crossing], last_fork_step: float, confidence: float) -> tuple[float, float]:
+def _interval(crossings: list[Crossing], last_fork_step: float, confidence: float) -> tuple[float, float]:
     """Join the Student t interval of log(1 + crossing) with the cells of the seeds that make the median.
 
     With more than half the seeds located, fewer than half lie at 0 and fewer than half at +inf: the middle ones are
@@ -233,8 +256,8 @@ def _interval(crossings: list[_Crossing], last_fork_step: float, confidence: flo
 
 
 def _last_fork_step(steps: _Array, curves: list[_Array]) -> float:
-    """Find the last fork step at which any seed was seen."""
-    return float(steps[~np.isnan(curves).all(axis=0)][-1])
+    """Find the last fork step at which any seed was seen; NaN if none was."""
+    return float(steps[~np.isnan(curves).all(axis=0)][-1]) if curves else math.nan
 
 
 def _read_numbers(field: str, numbers: npt.ArrayLike) -> _Array:

@@ -61,6 +61,7 @@ def test_contract_names():
         "growth": ("trial_key", "fork_step", "direction"),
         "switch": ("trial_key", "switch_step"),
         "transitions": ("setting_key", "indicator", "perturbation", "magnitude", "measure", "kernel"),
+        "confinement": ("trial_key", "kernel", "tau_step"),
     }
 
 

@@ -380,7 +380,9 @@ class TestDerived:
         assert not (study.path / "transitions").exists()
 
     def test_tables_of_parts_are_refused(self, study):
-        with pytest.raises(SchemaError, match="'chaos' is written by parts; derived are trials, transitions"):
+        with pytest.raises(
+            SchemaError, match="'chaos' is written by parts; derived are trials, transitions, confinement"
+        ):
             results.write_derived(study, "chaos", pd.DataFrame())
 
     def test_trials_file_equals_the_live_table(self, study, write):

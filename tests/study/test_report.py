@@ -17,7 +17,7 @@ from study.report import page, write_report
 from twophase.cone import Movement
 from twophase.config import setting
 
-TABLES = ("trials", "chaos", "transitions", "cone", "switch", "trajectory")
+TABLES = ("trials", "chaos", "transitions", "cone", "confinement", "switch", "trajectory")
 
 
 class Page(HTMLParser):

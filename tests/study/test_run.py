@@ -17,7 +17,19 @@ from study import cli, driver
 
 from .conftest import TINY
 
-TABLES = ("trials", "trajectory", "chaos", "divergence", "path", "cone", "kernel", "growth", "switch", "transitions")
+TABLES = (
+    "trials",
+    "trajectory",
+    "chaos",
+    "divergence",
+    "path",
+    "cone",
+    "kernel",
+    "growth",
+    "switch",
+    "transitions",
+    "confinement",
+)
 
 
 def assert_equal_studies(left, right, but):
@@ -53,6 +65,9 @@ COLUMNS = {
     "switch": "switch_step train_loss test_loss test_accuracy diverged",
     "transitions": "indicator perturbation magnitude measure kernel transition_step ci_low ci_high verdict threshold "
     "is_primary num_seeds method",
+    "confinement": "kernel tau_step num_later half_angle_deg cone_half_angle_deg angle_to_end_deg walk_half_angle_deg "
+    "p_walk gamma_step gamma_step_low gamma_step_high gamma_lr gamma_lr_low gamma_lr_high drift_share p_natural "
+    "verdict reason",
 }
 LEAVES = [
     "data",
