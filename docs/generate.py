@@ -27,6 +27,7 @@ ONE_ROW_PER = {
     "path": "child, measure step and point of the straight line to it",
     "cone": "trial, kind of kernel and ordered pair of steps",
     "kernel": "trial, kind of kernel and step",
+    "sketch": "trial, kind of kernel, size, child and step; `perturbation` `none` with 0s is the reference itself",
     "growth": "trial, fork step and direction",
     "switch": "trial and switch step",
     "transitions": "setting, indicator, perturbation, magnitude, measure step and kind of kernel",

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from results.errors import SchemaError
 
@@ -18,11 +19,15 @@ VERSION = 3
 
 Value = str | int | float | bool
 
+Floats = NDArray[np.float32]
+"""What a column of type floats holds in a row: a list of numbers, in single precision."""
+
 ARROW_TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),
     "int": pa.int64(),
     "float": pa.float64(),
     "bool": pa.bool_(),
+    "floats": pa.list_(pa.float32()),
 }
 
 _INT64 = range(-(2**63), 2**63)
@@ -30,10 +35,11 @@ _INT64 = range(-(2**63), 2**63)
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its type is one of string, int, float, bool.
+    """One column: its type is one of string, int, float, bool, floats.
 
     `fill` is for columns that a later version added: the value with which files lacking the column are read;
-    of a setting leaf, the value that means the behaviour of before.
+    of a setting leaf, the value that means the behaviour of before. A column of floats is a measurement: neither a
+    key, nor a setting leaf, nor filled.
     """
 
     name: str
@@ -45,6 +51,8 @@ class Column:
     def __post_init__(self) -> None:
         if self.type not in ARROW_TYPES:
             raise SchemaError(f"column {self.name!r}: type must be one of {', '.join(ARROW_TYPES)}, got {self.type!r}")
+        if self.fill is not None and self.type == "floats":
+            raise SchemaError(f"column {self.name!r}: fill must be left out where the type is floats")
         if self.fill is not None:
             # NaN is the fill of a measurement that was unknown before.
             checked(self, self.fill, is_key=False)
@@ -67,6 +75,11 @@ class Table:
     columns: tuple[Column, ...]
     identity: tuple[str, ...] = tuple(IDENTITY)
     is_derived: bool = False
+
+    def __post_init__(self) -> None:
+        for column in self.columns:
+            if column.type == "floats" and column.name in self.keys:
+                raise SchemaError(f"table {self.name!r}: key {column.name!r} must be a single value, not floats")
 
     @property
     def row_key(self) -> tuple[str, ...]:
@@ -105,9 +118,34 @@ def check_setting_columns(columns: Sequence[Column], tables: Iterable[Table]) ->
     """
     seen = set(IDENTITY).union(*({column.name for column in table.columns} for table in tables))
     for column in columns:
+        if column.type == "floats":
+            raise SchemaError(f"setting column {column.name!r} must be a single value, not floats")
         if column.name in seen:
             raise SchemaError(f"setting column {column.name!r} is already the name of another column")
         seen.add(column.name)
+
+
+def checked_measurement(column: Column, value: Any) -> Value | Floats:
+    """Returns a measurement as the column's own Python type: `checked`, and lists of numbers too.
+
+    Raises:
+        SchemaError: if the value is of another type or missing.
+    """
+    if column.type != "floats":
+        return checked(column, value, is_key=False)
+    is_list = isinstance(value, list | tuple | np.ndarray)
+    try:
+        found = np.asarray(value if is_list else None)
+    except ValueError:  # rows of several lengths
+        found = np.empty(0, dtype=object)
+    if found.ndim != 1 or not (found.dtype.kind in "fiu" or (is_list and not len(value))):
+        raise SchemaError(f"measurement {column.name!r} must be a list of numbers, got {_shortened(value)}")
+    return found.astype(np.float32)
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def checked(column: Column, value: Any, *, is_key: bool) -> Value:
@@ -168,8 +206,11 @@ def arrow_table(
     arrays = []
     for column in all_columns(table, setting_columns):
         if column.name in names:
-            is_key = column.name in table.keys
-            values = [checked(column, row[column.name], is_key=is_key) for row in rows]
+            given = (row[column.name] for row in rows)
+            if column.name in table.keys:
+                values: list[Any] = [checked(column, value, is_key=True) for value in given]
+            else:
+                values = [checked_measurement(column, value) for value in given]
             arrays.append(pa.array(values, ARROW_TYPES[column.type]))
         else:
             arrays.append(pa.repeat(pa.scalar(identity[column.name], ARROW_TYPES[column.type]), len(rows)))

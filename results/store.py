@@ -45,7 +45,7 @@ from results.packs import (
     read_packed_commits,
     remove_files,
 )
-from results.schema import all_columns, arrow_table, check_names, checked
+from results.schema import all_columns, arrow_table, check_names, checked, checked_measurement
 from results.tables import TABLES
 from results.trials import trials_table
 
@@ -249,7 +249,10 @@ def _from_frame(study: StudyFolder, table: str, frame: pd.DataFrame) -> pa.Table
     own = {column.name for column in definition.columns} - set(definition.keys)
     arrays = [
         pa.array(
-            [checked(column, value, is_key=column.name not in own) for value in frame[column.name].tolist()],
+            [
+                checked_measurement(column, value) if column.name in own else checked(column, value, is_key=True)
+                for value in frame[column.name].tolist()
+            ],
             field.type,
         )
         for column, field in zip(columns, study.schema(table), strict=True)

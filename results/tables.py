@@ -148,6 +148,23 @@ _KERNEL_TABLE = Table(
         Column("effective_rank", "float", "1", "tr² H / ‖H‖²_F"),
         Column("alignment", "float", "1", "ỹᵀHỹ / (‖H‖_F ‖ỹ‖²), ỹ the centred one-hot labels"),
         Column("velocity", "float", "1/step", "kernel distance to the checkpoint before over the gap in steps"),
+        *(
+            Column(f"eigenvalue_{i}", "float", "1", f"eigenvalue of H, number {i} from the greatest", fill=math.nan)
+            for i in range(1, 6)
+        ),
+    ),
+)
+
+_SKETCH = Table(
+    "sketch",
+    ("kernel", "size", *_CHILD, "step"),
+    (
+        _KERNEL,
+        Column("size", "int", "bins", "numbers in the sketch"),
+        *_CHILD_COLUMNS,
+        _STEP,
+        Column("norm", "float", "1", "‖H‖_F"),
+        Column("sketch", "floats", "1", "CountSketch of H / ‖H‖_F; all NaN where H is 0 or not finite"),
     ),
 )
 
@@ -268,6 +285,7 @@ TABLES: dict[str, Table] = {
     "path": _PATH,
     "cone": _CONE,
     "kernel": _KERNEL_TABLE,
+    "sketch": _SKETCH,
     "growth": _GROWTH,
     "switch": _SWITCH,
     "transitions": _TRANSITIONS,

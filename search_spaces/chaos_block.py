@@ -58,6 +58,11 @@ class Chaos:
     is_primary_named: bool = False
     protocol: Protocol = Protocol()
 
+    @property
+    def primary_magnitude(self) -> float:
+        """The magnitude that the headline is at, by what this space says."""
+        return max(self.magnitudes) if self.primary.magnitude is None else self.primary.magnitude
+
     def children(self, setting: Setting) -> dict[Child, tuple[int, ...]]:
         """List a setting's children and controls with their absolute measure steps."""
         forks = self.fork_steps or tuple(step for step in DEFAULT_FORK_STEPS if step < setting.num_steps)

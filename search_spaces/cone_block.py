@@ -1,16 +1,20 @@
-"""The `cone` block of a space: which kernels of the reference are taken, on how many inputs, and when."""
+"""The `cone` block of a space: which kernels are taken, on how many inputs, when, and what is kept of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from search_spaces.chaos_block import Chaos
 from search_spaces.rules import MOST, count, distinct, known_word, listed_steps, read_list, read_mapping
+from twophase.children import SENTINEL, Child, Sketched
 from twophase.cone import checkpoint_steps
 from twophase.config import MOST_EXAMPLES, MOST_SEED, Protocol, Setting
 from twophase.errors import BadInput
 from twophase.kernel import KINDS
+from twophase.perturb import ORDER
 
 NUM_LOG = NUM_LINEAR = 12
+LEAST_SKETCH, MOST_SKETCH = 16, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Cone:
         num_linear: Linear-spaced steps.
         probe_size: Inputs that kernels are computed on.
         probe_seed: Seed of their choice.
+        sketch: Bins of the sketch that every kernel leaves; 0 for none.
+        children: Fork steps of children whose kernels are sketched too; None for those of all children.
     """
 
     kernels: tuple[str, ...] = ()
@@ -32,6 +38,8 @@ class Cone:
     num_linear: int = NUM_LINEAR
     probe_size: int = Protocol.probe_size
     probe_seed: int = Protocol.probe_seed
+    sketch: int = 0
+    children: tuple[int, ...] | None = ()
 
     def kernel_steps(self, setting: Setting) -> dict[str, tuple[int, ...]]:
         """Kind of kernel -> steps at which it is taken in a run of a setting."""
@@ -40,11 +48,34 @@ class Cone:
         steps = self.steps or checkpoint_steps(setting.num_steps, self.num_log, self.num_linear)
         return dict.fromkeys(self.kernels, steps)
 
-    def check(self, setting: Setting) -> None:
-        """Hold steps and probe set against a setting.
+    def sketch_steps(self, setting: Setting, chaos: Chaos) -> dict[Sketched, tuple[int, ...]]:
+        """Kernels that are sketched -> steps at which: the reference's at all, a child's at those after its fork."""
+        if not self.sketch:
+            return {}
+        whose = [SENTINEL, *self._children(setting, chaos)]
+        wanted = {
+            Sketched(kind, self.sketch, child): tuple(s for s in steps if s > child.fork_step or child == SENTINEL)
+            for kind, steps in self.kernel_steps(setting).items()
+            for child in whose
+        }
+        return {key: steps for key, steps in wanted.items() if steps}
+
+    def _children(self, setting: Setting, chaos: Chaos) -> list[Child]:
+        """All controls, and the first perturbed child of the primary magnitude, of each chosen fork step."""
+        chosen = (chaos.perturbations[0], chaos.primary_magnitude, 0)
+        return [
+            child
+            for child in chaos.children(setting)
+            if (self.children is None or child.fork_step in self.children)
+            and (child.perturbation == ORDER or (child.perturbation, child.magnitude, child.direction) == chosen)
+        ]
+
+    def check(self, setting: Setting, chaos: Chaos) -> None:
+        """Hold steps, probe set and children against a setting.
 
         Raises:
-            BadInput: A step lies past the end, or the training set is smaller than the probe set.
+            BadInput: A step lies past the end, the training set is smaller than the probe set, or no child forks at a
+                step that children are listed for.
         """
         if not self.kernels:
             return
@@ -58,6 +89,13 @@ class Cone:
                 f"cone.probe_size must be <= num_train ({setting.num_train} for data '{setting.data}'), "
                 f"got {self.probe_size}"
             )
+        forks = sorted({child.fork_step for child in chaos.children(setting)})
+        for step in self.children or ():
+            if step not in forks:
+                raise BadInput(
+                    f"cone.children must be among chaos.fork_steps ({', '.join(map(str, forks))} for model "
+                    f"'{setting.model}'), got {step}"
+                )
 
 
 def read_cone(raw: Any) -> Cone:
@@ -74,6 +112,7 @@ def read_cone(raw: Any) -> Cone:
     spaced = given.get("steps", {})
     listed = None if isinstance(spaced, Mapping) or spaced is None else listed_steps("cone.steps", spaced)
     numbers = read_mapping("cone.steps", spaced) if listed is None else {}
+    sketch = _sketch(given.get("sketch", 0))
     return Cone(
         kernels=distinct("cone.kernel", kernels),
         steps=listed,
@@ -81,4 +120,26 @@ def read_cone(raw: Any) -> Cone:
         num_linear=count("cone.steps.num_linear", numbers.get("num_linear", NUM_LINEAR), least=1, most=MOST),
         probe_size=count("cone.probe_size", given.get("probe_size", Protocol.probe_size), least=2, most=MOST_EXAMPLES),
         probe_seed=count("cone.probe_seed", given.get("probe_seed", Protocol.probe_seed), least=0, most=MOST_SEED),
+        sketch=sketch,
+        children=_children(given.get("children", False), sketch),
     )
+
+
+def _sketch(raw: Any) -> int:
+    size = count("cone.sketch", raw, least=0, most=MOST_SKETCH)
+    if 0 < size < LEAST_SKETCH:
+        raise BadInput(f"cone.sketch must be 0 or an integer >= {LEAST_SKETCH}, got {size}; 4096 is off by 2 %")
+    return size
+
+
+def _children(raw: Any, sketch: int) -> tuple[int, ...] | None:
+    if raw is False or raw is None:
+        return ()
+    if not sketch:
+        raise BadInput("cone.children must go with cone.sketch > 0, such as 4096: a child's kernel leaves nothing else")
+    if raw is True:
+        return None
+    if not isinstance(raw, list | tuple):
+        raise BadInput(f"cone.children must be true, false or a list of fork steps, got {raw!r}")
+    steps = [count("cone.children", step, least=0) for step in read_list("cone.children", raw)]
+    return tuple(sorted(distinct("cone.children", steps)))

@@ -29,7 +29,7 @@ BLOCKS: dict[str, tuple[str, ...]] = {
         "sharpness",
     ),
     "chaos.primary": ("indicator", "threshold", "magnitude"),
-    "cone": ("kernel", "probe_size", "probe_seed", "steps"),
+    "cone": ("kernel", "probe_size", "probe_seed", "steps", "sketch", "children"),
     "cone.steps": ("num_log", "num_linear"),
     "growth": ("fork_steps", "window", "burn_in", "num_directions", "magnitudes"),
     "switch": ("steps",),

@@ -101,7 +101,7 @@ def load_raw(raw: Mapping[str, Any], *, name: str | None = None, device: str = "
     points = _points(raw, device)
     for point in points:
         chaos.check(point)
-        cone.check(point)
+        cone.check(point, chaos)
         growth.check(point)
         switch.check(point)
     axes = _mapping(raw, "axes")

@@ -116,7 +116,7 @@ def plan(arguments: argparse.Namespace) -> int:
 
 
 def _disk_bytes(plan: Plan) -> int:
-    return plan.num_rows * BYTES_PER_ROW + plan.num_trials * BYTES_PER_PART
+    return plan.num_rows * BYTES_PER_ROW + plan.num_sketch_bytes + plan.num_trials * BYTES_PER_PART
 
 
 def _plan_text(name: str, plan: Plan) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from results import Commit
 from search_spaces import Space, Training
-from twophase.children import SENTINEL, Child, Todo, lane_steps, total_lane_steps
+from twophase.children import SENTINEL, Child, Sketched, Todo, lane_steps, total_lane_steps
 from twophase.config import Protocol, Setting, Trial, digest
 from twophase.perturb import NONE
 
@@ -78,7 +78,8 @@ class Plan:
         lane_steps: Cost of all that is planned, had nothing been there.
         pair_lane_steps: The same with every child and its reference trained as a pair of their own.
         todo_lane_steps: Cost of `jobs`.
-        num_kernels: Kernels planned.
+        num_kernels: Kernels planned, sketched ones of children included.
+        num_sketch_bytes: Size of all sketches planned.
         num_growths: Windows of growth planned, one per fork step and direction.
         num_switches: Linearised runs planned, the unswitched ones beside them not.
         num_rows: Rows planned over all tables.
@@ -93,6 +94,7 @@ class Plan:
     pair_lane_steps: int = 0
     todo_lane_steps: int = 0
     num_kernels: int = 0
+    num_sketch_bytes: int = 0
     num_growths: int = 0
     num_switches: int = 0
     num_rows: int = 0
@@ -113,6 +115,7 @@ def covers_of(todo: Todo) -> Covers:
         # Left out where there is none: the names of older parts depend on this.
         **({"growth": [list(window) for window in sorted(todo.growth)]} if todo.growth else {}),
         **({"switch": sorted(todo.switch_steps)} if todo.switch_steps else {}),
+        **({"sketches": _sketches_json(todo)} if todo.sketch_steps else {}),
     }
 
 
@@ -126,6 +129,7 @@ def todo_of(covers: Mapping[str, Any]) -> Todo:
         {kind: tuple(steps) for kind, steps in covers.get("kernels", {}).items()},
         frozenset((step, direction) for step, direction in covers.get("growth", [])),
         frozenset(covers.get("switch", [])),
+        {Sketched(kind, size, Child(*child)): tuple(taken) for kind, size, child, taken in covers.get("sketches", [])},
     )
 
 
@@ -134,16 +138,17 @@ def parts_of(todo: Todo) -> dict[str, Todo]:
 
     A kind's kernels are always one part of one name: velocities depend on the checkpoint before, so that added steps
     rewrite the rows of all. Other work has the name of what it covers: done again, it replaces itself. Growth is a part
-    of its own, and so are switches; the rest comes last.
+    of its own, and so are switches and sketches; the rest comes last.
     """
     kinds = sorted(todo.kernel_steps.items())
     parts = {f"kernel-{kind}": replace(NOTHING, kernel_steps={kind: steps}) for kind, steps in kinds}
     apart = {
         "growth": replace(NOTHING, growth=todo.growth),
         "switch": replace(NOTHING, switch_steps=todo.switch_steps),
+        "sketch": replace(NOTHING, sketch_steps=todo.sketch_steps),
     }
     parts |= {f"{name}-{digest(covers_of(own))[:8]}": own for name, own in apart.items() if own != NOTHING}
-    rows = replace(todo, kernel_steps={}, growth=frozenset(), switch_steps=frozenset())
+    rows = replace(todo, kernel_steps={}, growth=frozenset(), switch_steps=frozenset(), sketch_steps={})
     return parts if rows == NOTHING else {**parts, digest(covers_of(rows))[:8]: rows}
 
 
@@ -158,6 +163,7 @@ def planned(space: Space, point: Setting) -> Todo:
         kernel_steps=space.cone.kernel_steps(point),
         growth=space.growth.windows(point),
         switch_steps=space.switch.steps_of(point),
+        sketch_steps=space.cone.sketch_steps(point, space.chaos),
     )
 
 
@@ -200,7 +206,11 @@ def _count(plan: Plan, trial: Trial, wanted: Todo, means: Training) -> None:
     plan.pair_lane_steps += 2 * steps * len(children) + beside
     compared = sum(len(measured) for measured in wanted.measure_steps.values())
     plan.num_rows += compared * (1 + points) + len(children) * steps.bit_length() + steps.bit_length() + 8
-    plan.num_kernels += sum(map(len, wanted.kernel_steps.values()))
+    taken_of = {(kind, SENTINEL, step) for kind, steps in wanted.kernel_steps.items() for step in steps}
+    taken_of |= {(key.kernel, key.child, step) for key, steps in wanted.sketch_steps.items() for step in steps}
+    plan.num_kernels += len(taken_of)
+    plan.num_sketch_bytes += sum(4 * key.size * len(taken) for key, taken in wanted.sketch_steps.items())
+    plan.num_rows += sum(map(len, wanted.sketch_steps.values()))
     plan.num_rows += sum(len(taken) * (len(taken) + 1) for taken in wanted.kernel_steps.values())
     plan.num_growths += len(wanted.growth)
     plan.num_switches += len(wanted.switch_steps - {steps})
@@ -230,7 +240,10 @@ def _union(todos: Iterable[Todo]) -> Todo:
     divergence: set[Child] = set()
     kernels: dict[str, set[int]] = {}
     has_trajectory, growth, switches = False, set[tuple[int, int]](), set[int]()
+    sketches: dict[Sketched, set[int]] = {}
     for todo in todos:
+        for key, taken in todo.sketch_steps.items():
+            sketches.setdefault(key, set()).update(taken)
         for kind, taken in todo.kernel_steps.items():
             kernels.setdefault(kind, set()).update(taken)
         for child, measured in todo.measure_steps.items():
@@ -246,6 +259,7 @@ def _union(todos: Iterable[Todo]) -> Todo:
         {kind: tuple(sorted(taken)) for kind, taken in kernels.items()},
         frozenset(growth),
         frozenset(switches),
+        {key: tuple(sorted(taken)) for key, taken in sketches.items()},
     )
 
 
@@ -264,9 +278,19 @@ def _minus(wanted: Todo, parts: list[Todo]) -> Todo | None:
         for kind, taken in wanted.kernel_steps.items()
         if not set(taken) <= set(there.kernel_steps.get(kind, ()))
     }
+    sketches = {
+        key: left
+        for key, taken in wanted.sketch_steps.items()
+        if (left := tuple(step for step in taken if step not in there.sketch_steps.get(key, ())))
+    }
     growth, switches = wanted.growth - there.growth, wanted.switch_steps - there.switch_steps
-    missing = Todo(steps, divergence, needs_trajectory, kernels, growth, switches)
+    missing = Todo(steps, divergence, needs_trajectory, kernels, growth, switches, sketches)
     return None if missing == NOTHING else missing
+
+
+def _sketches_json(todo: Todo) -> list[list[Any]]:
+    sketched = sorted(todo.sketch_steps.items())
+    return [[key.kernel, key.size, _child_json(key.child), sorted(taken)] for key, taken in sketched]
 
 
 def _child_json(child: Child) -> list[Any]:

@@ -153,9 +153,11 @@ def _parts(todo: Todo, outcome: Outcome) -> list[Part]:
         if covered.switch_steps:
             rows, seconds = {"switch": outcome.switch_rows}, outcome.switch_seconds
             spent = outcome.switch_lane_steps
+        if covered.sketch_steps:
+            rows, seconds = {"sketch": outcome.sketch_rows}, outcome.sketch_seconds
         parts.append(Part(name, covered, rows, {**summary, "wall_seconds": seconds, "lane_steps": spent}))
     last = parts[-1].summary
-    apart = outcome.kernel_seconds + outcome.growth_seconds + outcome.switch_seconds
+    apart = outcome.kernel_seconds + outcome.growth_seconds + outcome.switch_seconds + outcome.sketch_seconds
     training = summary["wall_seconds"] - apart
     trained = summary["lane_steps"] - outcome.growth_lane_steps - outcome.switch_lane_steps
     costs = {"wall_seconds": last["wall_seconds"] + training, "lane_steps": last["lane_steps"] + trained}

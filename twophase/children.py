@@ -1,9 +1,9 @@
 """What of a trial is computed: children, when they are measured, how they are dealt out to batches, what that costs."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from twophase.config import Setting, Trial
 from twophase.lanes import MIN_LANES
@@ -34,6 +34,26 @@ class Child:
 SENTINEL = Child(0, NONE)
 
 
+def child_keys(child: Child) -> dict[str, Any]:
+    """Columns of a table that say which child."""
+    return asdict(child)
+
+
+@dataclass(frozen=True, order=True)
+class Sketched:
+    """A kernel that is sketched along a run.
+
+    Attributes:
+        kernel: Its kind.
+        size: Bins of the sketch.
+        child: Whose kernel; the sentinel stands for the reference.
+    """
+
+    kernel: str
+    size: int
+    child: Child = SENTINEL
+
+
 @dataclass(frozen=True)
 class Todo:
     """What of a trial is to be computed.
@@ -45,6 +65,7 @@ class Todo:
         kernel_steps: Kind of kernel -> steps at which the reference's is taken.
         growth: (fork step, direction) of each window over which growth is followed.
         switch_steps: Steps from which the reference is trained on linearised; the end stands for itself unswitched.
+        sketch_steps: Kernels that are sketched -> steps at which; a child may be trained for them alone.
     """
 
     measure_steps: Mapping[Child, tuple[int, ...]]
@@ -53,25 +74,37 @@ class Todo:
     kernel_steps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     growth: frozenset[tuple[int, int]] = frozenset()
     switch_steps: frozenset[int] = frozenset()
+    sketch_steps: Mapping[Sketched, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> list[Child]:
+        """All children and controls, in order of their fork."""
+        wanted = {*self.measure_steps, *(key.child for key in self.sketch_steps)}
+        return sorted(child for child in wanted if child.perturbation != NONE)
 
     @property
     def perturbed(self) -> list[Child]:
         """Children that train on the reference's minibatches, in order of their fork."""
-        return sorted(child for child in self.measure_steps if child.perturbation not in (NONE, ORDER))
+        return [child for child in self.trained if child.perturbation != ORDER]
 
     @property
     def controls(self) -> list[Child]:
         """Children that follow minibatches of their own, in order of their fork."""
-        return sorted(child for child in self.measure_steps if child.perturbation == ORDER)
+        return [child for child in self.trained if child.perturbation == ORDER]
 
     @property
     def fork_steps(self) -> list[int]:
         """Steps at which children or controls are forked, ascending."""
-        return sorted({child.fork_step for child in (*self.perturbed, *self.controls)})
+        return sorted({child.fork_step for child in self.trained})
+
+    def sketched_at(self, step: int) -> list[Child]:
+        """Children whose kernels are sketched at a step, the reference not among them."""
+        due = {key.child for key, steps in self.sketch_steps.items() if step in steps}
+        return sorted(due - {SENTINEL})
 
     def first_step(self, num_steps: int) -> int:
         """The earliest step of the reference that is needed."""
-        probed = [step for taken in self.kernel_steps.values() for step in taken]
+        probed = [step for taken in (*self.kernel_steps.values(), *self.sketch_steps.values()) for step in taken]
         grown = [step for step, _ in self.growth]
         return (
             0 if self.is_trajectory_wanted else min([num_steps, *self.fork_steps, *probed, *grown, *self.switch_steps])
@@ -99,8 +132,9 @@ def event_steps(todo: Todo, num_steps: int) -> set[int]:
     """Steps at which something of a todo happens."""
     steps = {num_steps, *(step for taken in todo.kernel_steps.values() for step in taken)}
     steps |= {*(step for step, _ in todo.growth), *todo.switch_steps}
-    for child, measured in todo.measure_steps.items():
-        steps |= {child.fork_step, *measured}
+    steps |= {*todo.fork_steps, *(step for taken in todo.sketch_steps.values() for step in taken)}
+    for measured in todo.measure_steps.values():
+        steps |= set(measured)
     for child in todo.divergence:
         steps |= set(divergence_steps(child.fork_step, num_steps))
     return steps | set(trajectory_steps(num_steps)) if todo.is_trajectory_wanted else steps
@@ -134,15 +168,14 @@ def split(todo: Todo, lane_width: int) -> list[Todo]:
     """
     perturbed = todo.perturbed
     groups = chunks(perturbed, lane_width - 2 if lane_width else len(perturbed)) or [[]]
-    once = {child: steps for child, steps in todo.measure_steps.items() if child not in set(perturbed)}
+    once = {*todo.controls, SENTINEL}
     dealt = []
     for number, group in enumerate(groups):
-        measured = {child: todo.measure_steps[child] for child in group}
-        followed = todo.divergence & ({*group, *once} if number == 0 else {*group})
-        if number == 0:
-            dealt.append(replace(todo, measure_steps={**once, **measured}, divergence=followed))
-        else:
-            dealt.append(Todo(measured, followed, is_trajectory_wanted=False))
+        mine = {*group, *once} if number == 0 else {*group}
+        measured = {child: steps for child, steps in todo.measure_steps.items() if child in mine}
+        sketched = {key: steps for key, steps in todo.sketch_steps.items() if key.child in mine}
+        part = todo if number == 0 else Todo({}, is_trajectory_wanted=False)
+        dealt.append(replace(part, measure_steps=measured, divergence=todo.divergence & mine, sketch_steps=sketched))
     return dealt
 
 

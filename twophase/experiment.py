@@ -20,6 +20,7 @@ from twophase.children import (
     SENTINEL,
     Child,
     Todo,
+    child_keys,
     chunks,
     divergence_steps,
     event_steps,
@@ -62,7 +63,9 @@ class Outcome:
     Attributes:
         rows: Table -> rows without keys.
         kernel_rows: Kind of kernel -> table -> rows without keys.
-        kernel_seconds: Share of the wall time that kernels took.
+        kernel_seconds: Share of the wall time that they took.
+        sketch_rows: Rows of `sketch` without keys.
+        sketch_seconds: Share of the wall time of kernels that were sketched and nothing else.
         growth_rows: Rows of `growth` without keys.
         growth_seconds: Share of the wall time that they took.
         growth_lane_steps: Their share of the lane-steps.
@@ -75,6 +78,8 @@ class Outcome:
     rows: dict[str, list[Row]] = field(default_factory=dict)
     kernel_rows: dict[str, dict[str, list[Row]]] = field(default_factory=dict)
     kernel_seconds: float = 0.0
+    sketch_rows: list[Row] = field(default_factory=list)
+    sketch_seconds: float = 0.0
     growth_rows: list[Row] = field(default_factory=list)
     growth_seconds: float = 0.0
     growth_lane_steps: int = 0
@@ -131,7 +136,7 @@ class Experiment:
         self._trial, self._todo, self._seed, self._data = trial, todo, trial.seed, data
         self._snapshots, self._subject = snapshots, Subject(setting, data, trial.seed)
         self._evaluator = Evaluator(trial, data)
-        self._probe = KernelProbe(trial, data, self._evaluator, todo.kernel_steps)
+        self._probe = KernelProbe(trial, data, self._evaluator, todo.kernel_steps, todo.sketch_steps)
         self._growth = GrowthProbe(trial, data, todo.growth_directions)
         self._switch = SwitchProbe(trial, data, self._evaluator, todo, lane_width)
         self._sharpness = SharpnessProbe(trial, data) if trial.protocol.sharpness else None
@@ -313,17 +318,20 @@ class Experiment:
         state = self._batch.trainer.state
         measured = [child for child, steps in self._part.measure_steps.items() if step in steps]
         due = [child for child in self._part.divergence if step in self._divergence_steps(child)]
-        forking = [c for c in self._part.measure_steps if c.fork_step == step and c.perturbation != NONE]
+        sketched = self._part.sketched_at(step)
+        forking = [child for child in self._part.trained if child.fork_step == step]
         if measured or forking or step == self._trial.setting.num_steps:
             self._batch.check_sentinels(state)
         if self._part is self._parts[0]:
             self._visit_reference(state, step)
-        if measured or due:
+        if measured or due or sketched:
             together, index = self._together(state)
             self._record_divergence(together, index, due, step)
             self._record_chaos(together, index, measured, step)
+            for child in sketched:
+                self._probe.visit(lanes.fork(together, index[child]), step, child)
         if forking:
-            self._fork(state, sorted(forking), step)
+            self._fork(state, forking, step)
 
     def _visit_reference(self, state: LaneState, step: int) -> None:
         """What is taken of the reference, once per trial."""
@@ -394,7 +402,7 @@ class Experiment:
             return
         apart = chaos.distance(state)
         self._rows["divergence"] += [
-            {**_child_keys(child), "step": step, "distance": float(apart[index[child]])} for child in due
+            {**child_keys(child), "step": step, "distance": float(apart[index[child]])} for child in due
         ]
 
     def _record_chaos(self, state: LaneState, index: Mapping[Child, int], measured: list[Child], step: int) -> None:
@@ -406,7 +414,7 @@ class Experiment:
         rows, paths = compare(few, self._evaluator, doses, self._trial.protocol.path_points, self._align)
         self._sizes[step] = float(chaos.parameter_norm(few)[0])
         for child, row, path in zip(measured, rows, paths, strict=True):
-            keys = {**_child_keys(child), "measure_step": step}
+            keys = {**child_keys(child), "measure_step": step}
             self._rows["chaos"].append({**keys, **row})
             self._rows["path"] += [{**keys, **point} for point in path]
 
@@ -434,6 +442,8 @@ class Experiment:
             self._rows,
             kernel_rows,
             self._probe.seconds,
+            self._probe.sketch_rows,
+            self._probe.sketch_seconds,
             self._growth.rows,
             self._growth.seconds,
             self._growth.lane_steps,
@@ -446,12 +456,3 @@ class Experiment:
 
 def _repeat(state: LaneState, copies: int) -> LaneState:
     return lanes.take(state, [0] * copies)
-
-
-def _child_keys(child: Child) -> Row:
-    return {
-        "perturbation": child.perturbation,
-        "fork_step": child.fork_step,
-        "magnitude": child.magnitude,
-        "direction": child.direction,
-    }

@@ -6,10 +6,11 @@ number made from a kernel.
 """
 
 import functools
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from twophase.kernels.arguments import check, checked_labels, converted
 from twophase.kernels.planning import make_plan
 from twophase.kernels.readouts import KINDS
 from twophase.kernels.recording import checked_logits
+from twophase.kernels.spectrum import NUM_EIGENVALUES, top_eigenvalues
 
 __all__ = ["KINDS", "KernelSummary", "entk", "kernel_distance", "summarise"]
 
@@ -174,12 +176,24 @@ class KernelSummary:
         effective_rank: tr² H / ‖H‖²_F, between 1 and the number of rows.
         alignment: ỹᵀHỹ / (‖H‖_F ‖ỹ‖²), ỹ the centred one-hot labels (Cristianini et al. 2001); for an [N, N] kernel
             summed over classes.
+        eigenvalues: The five greatest, descending; NaN where there are fewer.
     """
 
     norm: float
     trace: float
     effective_rank: float
     alignment: float
+    eigenvalues: tuple[float, ...] = (math.nan,) * NUM_EIGENVALUES
+
+    @property
+    def row(self) -> dict[str, float]:
+        """Columns of the `kernel` table."""
+        named = {f"eigenvalue_{i}": value for i, value in enumerate(self.eigenvalues, 1)}
+        return {name: value for name, value in asdict(self).items() if name != "eigenvalues"} | named
+
+    def without_diagonal(self) -> "KernelSummary":
+        """What is left to say of a kernel whose diagonal says nothing."""
+        return KernelSummary(self.norm, math.nan, math.nan, self.alignment)
 
 
 def summarise(kernel: Float[Tensor, "M M"], labels: Int[Tensor, " N"], num_classes: int) -> KernelSummary:
@@ -203,9 +217,9 @@ def summarise(kernel: Float[Tensor, "M M"], labels: Int[Tensor, " N"], num_class
     reached = float((columns * (exact @ columns)).sum())
     size = norm * float(target.square().sum())
     if scale == 0.0:
-        return KernelSummary(0.0, 0.0, float("nan"), float("nan"))
-    alignment = reached / size if size else float("nan")
-    return KernelSummary(scale * norm, scale * trace, (trace / norm) ** 2, alignment)
+        return KernelSummary(0.0, 0.0, math.nan, math.nan, top_eigenvalues(kernel))
+    alignment = reached / size if size else math.nan
+    return KernelSummary(scale * norm, scale * trace, (trace / norm) ** 2, alignment, top_eigenvalues(kernel))
 
 
 @contextmanager

@@ -1,24 +1,27 @@
-"""Kernels of the reference at chosen steps of a run: the rows of `cone` and `kernel`.
+"""Kernels at chosen steps of a run: the rows of `cone`, `kernel` and `sketch`.
 
-Every kernel is of lane 0 alone, on one probe set that all seeds share, batch-norm statistics recomputed first: the
-kernel with running and that with recomputed statistics of the same weights differ more than most checkpoints do.
-Of all kernels only their inner products and what is said of each are kept in the end, and no more of them are in memory
-at a time than a budget allows.
+All are on one probe set that all seeds share, batch-norm statistics recomputed first: the kernel with running and that
+with recomputed statistics of the same weights differ more than most checkpoints do. Of the reference's kernels only
+their inner products and what is said of each are kept in the end, and no more of them are in memory at a time than a
+budget allows. Kernels that are to be compared across runs, the reference's or its children's, leave a sketch.
 """
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from twophase import cone, lanes
+from twophase.children import SENTINEL, Child, Sketched, child_keys
 from twophase.config import Trial
 from twophase.data import Dataset, stratified
 from twophase.evaluation import Evaluator
 from twophase.kernel import KINDS, KernelSummary, entk, summarise
+from twophase.kernels.sketch import count_sketch
 from twophase.kernels.streaming import MEMORY_BYTES, StreamingGram
 from twophase.lanes import LaneState
 from twophase.models import OneLane
@@ -31,11 +34,17 @@ class KernelProbe:
     """Takes kernels as a run passes their steps.
 
     Attributes:
-        seconds: Wall time spent.
+        seconds: Wall time spent on the reference's kernels.
+        sketch_seconds: Wall time spent on kernels that are sketched and nothing else.
     """
 
     def __init__(
-        self, trial: Trial, dataset: Dataset, evaluator: Evaluator, steps: Mapping[str, Collection[int]]
+        self,
+        trial: Trial,
+        dataset: Dataset,
+        evaluator: Evaluator,
+        steps: Mapping[str, Collection[int]],
+        sketch_steps: Mapping[Sketched, Collection[int]] | None = None,
     ) -> None:
         """Choose the probe set.
 
@@ -43,7 +52,8 @@ class KernelProbe:
             trial: Setting, seed and protocol.
             dataset: The data, where it is to be computed.
             evaluator: The trial's, which recomputes statistics.
-            steps: Kind of kernel -> steps at which to take it.
+            steps: Kind of kernel -> steps at which to take the reference's.
+            sketch_steps: Kind, size and child -> steps at which to sketch that child's, or the reference's.
         """
         protocol = trial.protocol
         chosen = stratified(
@@ -53,45 +63,72 @@ class KernelProbe:
         self._num_classes, self._seed = dataset.num_classes, protocol.probe_seed
         self._network = build_model(trial.setting, dataset, seed=0).to(self._inputs.device)
         self._evaluator, self._steps = evaluator, {kind: sorted(wanted) for kind, wanted in steps.items()}
+        self._sketch_steps = sketch_steps or {}
         self._grams = {kind: StreamingGram(MEMORY_BYTES // len(steps)) for kind in steps}
         self._summaries: dict[str, list[KernelSummary]] = {kind: [] for kind in steps}
-        self.seconds = 0.0
+        self._sketches: list[Row] = []
+        self.seconds = self.sketch_seconds = 0.0
 
-    @property
-    def steps(self) -> set[int]:
-        """All steps at which something is due."""
-        return {step for wanted in self._steps.values() for step in wanted}
+    def visit(self, state: LaneState, step: int, child: Child = SENTINEL) -> None:
+        """Take the kernels that are due at a step.
 
-    def visit(self, state: LaneState, step: int) -> None:
-        """Take the kernels that are due at a step, of lane 0 of a state."""
-        due = [kind for kind, wanted in self._steps.items() if step in wanted]
-        if not due:
+        Args:
+            state: Lane 0 is the network.
+            step: Its step.
+            child: Which one it is; the sentinel stands for the reference.
+        """
+        due = {kind for kind, wanted in self._steps.items() if child == SENTINEL and step in wanted}
+        sketched = [key for key, wanted in self._sketch_steps.items() if key.child == child and step in wanted]
+        kinds = sorted(due | {key.kernel for key in sketched})
+        if not kinds:
             return
         began = time.perf_counter()
         lanes.write(self._evaluator.recomputed(lanes.fork(state)), self._network)
-        for kind in due:
+        for kind in kinds:
             kernel = entk(OneLane(self._network), self._inputs, kind, labels=self._labels, seed=self._seed)
-            self._grams[kind].add(kernel)
-            summary = summarise(kernel, self._labels, self._num_classes)
-            if not KINDS[kind].has_diagonal:
-                summary = replace(summary, trace=float("nan"), effective_rank=float("nan"))
-            self._summaries[kind].append(summary)
-        self.seconds += time.perf_counter() - began
+            if kind in due:
+                self._grams[kind].add(kernel)
+                summary = summarise(kernel, self._labels, self._num_classes)
+                self._summaries[kind].append(summary if KINDS[kind].has_diagonal else summary.without_diagonal())
+            self._sketches += [self._sketch(kernel, key, step) for key in sketched if key.kernel == kind]
+        spent = time.perf_counter() - began
+        if due:
+            self.seconds += spent
+        else:
+            self.sketch_seconds += spent
+
+    def _sketch(self, kernel: Tensor, key: Sketched, step: int) -> Row:
+        norm, sketch = count_sketch(kernel, key.size, self._seed)
+        keys = {"kernel": key.kernel, "size": key.size, **child_keys(key.child), "step": step}
+        return {**keys, "norm": norm, "sketch": sketch}
 
     def checkpoint(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What has been taken so far: as JSON, and the kernels by name."""
+        """What has been taken so far: as JSON, and kernels and sketches by name."""
         taken = {kind: gram.checkpoint() for kind, gram in self._grams.items()}
-        products = {kind: rows for kind, (rows, _) in taken.items()}
-        summaries = {kind: [asdict(summary) for summary in found] for kind, found in self._summaries.items()}
+        note = {
+            "products": {kind: rows for kind, (rows, _) in taken.items()},
+            "summaries": {kind: [asdict(summary) for summary in found] for kind, found in self._summaries.items()},
+            "sketches": [{name: value for name, value in row.items() if name != "sketch"} for row in self._sketches],
+            "seconds": [self.seconds, self.sketch_seconds],
+        }
         named = {f"{kind} {i}": kernel for kind, (_, kept) in taken.items() for i, kernel in enumerate(kept)}
-        return {"products": products, "summaries": summaries, "seconds": self.seconds}, named
+        named |= {f"sketch {i}": torch.from_numpy(row["sketch"]) for i, row in enumerate(self._sketches)}
+        return note, named
 
     def resume(self, note: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Go on from a checkpoint."""
-        self.seconds = note["seconds"]
+        self.seconds, self.sketch_seconds = note["seconds"]
+        self._sketches = [{**row, "sketch": tensors[f"sketch {i}"].numpy()} for i, row in enumerate(note["sketches"])]
         for kind, found in note["summaries"].items():
-            self._summaries[kind] = [KernelSummary(**summary) for summary in found]
+            # JSON has lists for tuples.
+            taken = [{**summary, "eigenvalues": tuple(summary["eigenvalues"])} for summary in found]
+            self._summaries[kind] = [KernelSummary(**summary) for summary in taken]
             self._grams[kind].resume(note["products"][kind], [tensors[f"{kind} {i}"] for i in range(len(found))])
+
+    @property
+    def sketch_rows(self) -> list[Row]:
+        """Rows of `sketch` so far."""
+        return self._sketches
 
     def rows(self, kind: str) -> dict[str, list[Row]]:
         """Rows of `cone`, for every ordered pair of steps, and of `kernel`, once all steps have been visited."""
@@ -111,7 +148,7 @@ class KernelProbe:
             for j, step_j in enumerate(steps)
         ]
         single = [
-            {"kernel": kind, "step": step, **asdict(summary), "velocity": float(speed)}
+            {"kernel": kind, "step": step, **summary.row, "velocity": float(speed)}
             for step, summary, speed in zip(steps, self._summaries[kind], speeds, strict=True)
         ]
         return {"cone": pairs, "kernel": single}

@@ -15,6 +15,7 @@ SETTING_COLUMNS = (
 def value_of(column, number):
     """Some value of the column's type; different numbers give different ones."""
     kinds = {"string": f"w{number}", "int": number, "float": number / 8, "bool": number % 2 == 1}
+    kinds["floats"] = [number / 8, -math.inf]  # of which single precision holds every digit
     return kinds[column.type]
 
 

@@ -1,12 +1,13 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from sample_study import SETTING_COLUMNS, rows_of
 
 from results import TABLES, VERSION, Column, SchemaError, Table, arrow_schema
-from results.schema import all_columns, arrow_table, check_setting_columns, checked
+from results.schema import all_columns, arrow_table, check_setting_columns, checked, checked_measurement
 
 IDENTITY = {
     "study": "s",
@@ -43,7 +44,8 @@ class TestEveryTable:
         assert set(table.keys) <= {column.name for column in table.columns}
 
     def test_types_are_64_bit(self, table):
-        allowed = {pa.string(), pa.int64(), pa.float64(), pa.bool_()}
+        # Lists of numbers are sketches, whose error is far above single precision's.
+        allowed = {pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.list_(pa.float32())}
         assert {field.type for field in arrow_schema(table, SETTING_COLUMNS)} <= allowed
 
 
@@ -58,6 +60,7 @@ def test_contract_names():
         "path": (*child, "measure_step", "alpha"),
         "cone": ("trial_key", "kernel", "step_i", "step_j"),
         "kernel": ("trial_key", "kernel", "step"),
+        "sketch": ("trial_key", "kernel", "size", *child[1:], "step"),
         "growth": ("trial_key", "fork_step", "direction"),
         "switch": ("trial_key", "switch_step"),
         "transitions": ("setting_key", "indicator", "perturbation", "magnitude", "measure", "kernel"),
@@ -110,6 +113,39 @@ def test_other_types_are_refused(kind, value):
         checked(Column("x", kind, "", ""), value, is_key=False)
 
 
+def test_a_list_of_numbers_is_a_measurement_in_single_precision():
+    column = Column("x", "floats", "", "")
+    for value in ([1, 0.1, math.nan], np.array([1, 0.1, math.nan]), []):
+        found = checked_measurement(column, value)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, np.array(value, dtype=np.float32))
+    for value in (0.1, "1.0", None, [[1.0], [2.0]], [[1.0], []], ["1.0"], [True], [None]):
+        with pytest.raises(SchemaError, match="measurement 'x' must be a list of numbers, got"):
+            checked_measurement(column, value)
+    with pytest.raises(SchemaError, match="'x' must be a floats"):
+        checked(column, [1.0], is_key=True)
+    with pytest.raises(SchemaError, match="'x': fill must be left out"):
+        Column("x", "floats", "", "", fill=0.0)
+    with pytest.raises(SchemaError, match="key 'x' must be a single value"):
+        Table("t", ("x",), (column,))
+    with pytest.raises(SchemaError, match="setting column 'x' must be a single value"):
+        check_setting_columns([column], TABLES.values())
+
+
+def test_tables_with_lists_compare_exactly(study, write):
+    write("a", {"sketch": rows_of("sketch")})
+    frame = study.table("sketch")
+    pd.testing.assert_frame_equal(frame, study.table("sketch"), check_exact=True)
+    other = frame.copy()
+    other["sketch"] = [cell.copy() for cell in frame["sketch"]]
+    other["sketch"].iloc[1][0] = np.nextafter(other["sketch"].iloc[1][0], np.float32(1))
+    with pytest.raises(AssertionError):
+        pd.testing.assert_frame_equal(frame, other, check_exact=True)
+    np.testing.assert_array_equal(
+        pd.read_parquet(study.path / "sketch")["sketch"].iloc[2], np.array([0.25, -math.inf], np.float32)
+    )
+
+
 def test_missing_and_extra_columns_are_named():
     row = rows_of("kernel", count=1)[0]
     row["wrong"] = row.pop("trace")
@@ -131,7 +167,7 @@ def test_setting_columns_may_not_repeat_a_name(name):
 
 
 def test_column_validates_type_and_fill():
-    with pytest.raises(SchemaError, match="type must be one of string, int, float, bool, got 'double'"):
+    with pytest.raises(SchemaError, match="type must be one of string, int, float, bool, floats, got 'double'"):
         Column("x", "double", "", "")
     with pytest.raises(SchemaError, match="'x' must be a int"):
         Column("x", "int", "", "", fill="none")

@@ -15,7 +15,7 @@ TINY = {
     "settings": [{"model": "mlp", "depth": 2, "width": 16}, {"model": "cnn", "depth": 3, "width": 4}],
     "seeds": 2,
     "chaos": {"fork_steps": [0, 20, 40], "magnitudes": [1e-2, 1e-3], "num_directions": 1, "train_sample": 256},
-    "cone": {"probe_size": 16, "steps": [0, 10, 30, 60]},
+    "cone": {"probe_size": 16, "steps": [0, 10, 30, 60], "sketch": 64, "children": [20]},
     "growth": {"fork_steps": [0, 40], "window": 8, "burn_in": 2},
     "switch": {"steps": [0, 20]},
 }

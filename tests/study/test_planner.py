@@ -12,7 +12,7 @@ import torch
 import search_spaces
 from study.planner import NOTHING, Job, covers_of, make_plan, parts_of, planned, todo_of
 from study.worker import cache_folder
-from twophase.children import total_lane_steps
+from twophase.children import Sketched, total_lane_steps
 from twophase.data import DATA
 from twophase.experiment import SENTINEL, Child, Experiment, Todo
 
@@ -20,8 +20,8 @@ BASE = {"data": "digits", "num_steps": 30, "num_train": 200, "num_test": 50, "de
 CHAOS = {"fork_steps": [0, 10], "magnitudes": [1e-2], "num_directions": 2, "train_sample": 100}
 
 
-def space(seeds=2, base=None, growth=None, switch=None, **chaos):
-    blocks = {"chaos": {**CHAOS, **chaos}, **({"growth": {"window": 4, **growth}} if growth else {})}
+def space(seeds=2, base=None, growth=None, switch=None, cone=None, **chaos):
+    blocks = {"chaos": {**CHAOS, **chaos}, **({"growth": {"window": 4, **growth}} if growth else {}), "cone": cone}
     blocks |= {"switch": {"steps": switch}} if switch else {}
     return search_spaces.load({"name": "s", "base": base or BASE, "seeds": seeds, **blocks})
 
@@ -172,6 +172,7 @@ def test_trial_keys_depend_on_seed_protocol_and_setting():
         {"growth": {"fork_steps": [0, 7, 26], "num_directions": 2}},
         {"growth": {"fork_steps": [3], "num_directions": 5, "window": 10}},
         {"switch": [0, 3, 4, 5, 11, 30]},
+        {"cone": {"probe_size": 4, "steps": [0, 20], "sketch": 16, "children": True}},
     ],
     ids=str,
 )
@@ -224,11 +225,45 @@ def test_more_switch_steps_plan_the_new_ones_only():
     assert plain.trial.key == before.trial.key
 
 
+CONE = {"kernel": ["full", "trace"], "probe_size": 8, "steps": [0, 10, 20]}
+SKETCHED = {**CONE, "sketch": 64, "children": [0]}
+
+
+def test_sketches_of_a_finished_trial_are_planned_by_themselves():
+    first = done(space(seeds=1, cone=CONE))
+    assert make_plan(space(seeds=1, cone={**CONE, "sketch": 0, "children": False}), first).jobs == []
+    (job,) = make_plan(space(seeds=1, cone=SKETCHED), first).jobs
+    assert (job.todo.measure_steps, job.todo.kernel_steps, job.todo.is_trajectory_wanted) == ({}, {}, False)
+    assert job.todo.trained == [Child(0, "gaussian", 1e-2, 0), Child(0, "order")]
+    assert job.todo.sketch_steps == {
+        Sketched(kind, 64, child): steps
+        for kind in ("full", "trace")
+        for child, steps in {SENTINEL: (0, 10, 20), **dict.fromkeys(job.todo.trained, (10, 20))}.items()
+    }
+    assert [name.partition("-")[0] for name in parts_of(job.todo)] == ["sketch"]
+    both = [*first, commit(job)]
+    assert make_plan(space(seeds=1, cone=SKETCHED), both).jobs == []
+    # What is added is what is missing: a child, a step, another size.
+    (more,) = make_plan(space(seeds=1, cone={**SKETCHED, "kernel": "full", "children": True}), both).jobs
+    assert set(more.todo.sketch_steps) == {Sketched("full", 64, child) for child in more.todo.trained}
+    assert more.todo.fork_steps == [10]
+    (larger,) = make_plan(space(seeds=1, cone={**SKETCHED, "sketch": 128}), both).jobs
+    assert {key.size for key in larger.todo.sketch_steps} == {128}
+
+
+def test_sketches_leave_names_and_keys_as_they_were():
+    (plain,) = make_plan(space(seeds=1, cone=CONE)).jobs
+    (sketched,) = make_plan(space(seeds=1, cone=SKETCHED)).jobs
+    assert plain.trial.key == sketched.trial.key
+    assert set(parts_of(plain.todo)) < set(parts_of(sketched.todo))
+
+
 def test_covers_and_jobs_round_trip_through_json():
-    asked = {"growth": {"num_directions": 2}, "switch": {"num_log": 3, "num_linear": 2}}
+    asked = {"growth": {"num_directions": 2}, "switch": {"num_log": 3, "num_linear": 2}, "cone": SKETCHED}
     for job in make_plan(space(measure_steps=["end", "+3"], magnitudes=[1e-2, 1 / 3], **asked)).jobs:
         assert job.todo.growth
         assert job.todo.switch_steps
+        assert job.todo.sketch_steps
         assert todo_of(json.loads(json.dumps(covers_of(job.todo)))) == job.todo
         assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
 

@@ -59,7 +59,8 @@ COLUMNS = {
     "divergence": "perturbation fork_step magnitude direction step distance",
     "path": "perturbation fork_step magnitude direction measure_step alpha train_loss test_loss train_error test_error",
     "cone": "kernel step_i step_j inner_product kernel_distance",
-    "kernel": "kernel step norm trace effective_rank alignment velocity",
+    "kernel": "kernel step norm trace effective_rank alignment velocity eigenvalue_1 eigenvalue_5",
+    "sketch": "kernel size perturbation fork_step magnitude direction step norm sketch",
     "growth": "fork_step direction window tangent_rate twin_rate_low twin_rate_high growth_rate is_exponential "
     "amplification waiting_steps jump",
     "switch": "switch_step train_loss test_loss test_accuracy diverged",
@@ -170,15 +171,15 @@ def test_another_root_and_one_worker_give_equal_tables(whole, tmp_path):
 def test_an_extended_study_equals_one_run_at_once(whole, tmp_path):
     first = deepcopy(TINY)
     first["chaos"]["magnitudes"] = [1e-2]  # the first run pins the primary at its largest
-    first["cone"]["steps"] = [0, 60]
+    first["cone"] = {"probe_size": 16, "steps": [0, 60]}
     first["growth"]["fork_steps"] = [40]
     first["switch"]["steps"] = [20]
     study.launch(first, tmp_path)
     extended = study.launch(TINY, tmp_path)
     assert_equal_studies(whole, extended, but=["wall_seconds", "lane_steps", "lane_width"])
-    # Added kernel steps rewrite the one part that holds a trial's kernels; added windows of growth and switch steps
-    # are other parts.
-    assert len(results.read_commits(extended)) == 4 * (2 + 1 + 2 + 2)
+    # Added kernel steps rewrite the one part that holds a trial's kernels; windows of growth, switch steps and sketches
+    # that are added are parts of their own.
+    assert len(results.read_commits(extended)) == 4 * (2 + 1 + 2 + 2 + 1)
 
 
 def test_the_way_out_of_a_lost_file_leads_out(whole, tmp_path, in_process):

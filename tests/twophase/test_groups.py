@@ -9,7 +9,7 @@ from samples import plain, small_dataset, small_setting
 
 from twophase import chaos, experiment, lanes
 from twophase.checkpoint import Checkpoint
-from twophase.children import Child, Todo, chunks, lane_steps, split
+from twophase.children import Child, Sketched, Todo, chunks, lane_steps, split
 from twophase.config import Protocol, Trial, setting
 from twophase.experiment import SENTINEL, Experiment
 from twophase.models import MODELS
@@ -175,7 +175,8 @@ def test_from_a_snapshot_come_the_same_rows(engine):
 @pytest.mark.parametrize("leaves", [{"optimizer": "adamw"}, {"engine": "loop"}, {}])
 def test_a_run_goes_on_from_a_checkpoint_bitwise(leaves):
     point = small_setting("cnn", num_steps=24, augmentation="shift", **leaves)
-    todo = replace(TODO, kernel_steps={"trace": (0, 9, 24)}, growth=frozenset({(3, 0), (9, 1)}))
+    sketched = {Sketched("trace", 16): (9, 24), **{Sketched("trace", 16, c): (20,) for c in (CHILDREN[3], CONTROLS[0])}}
+    todo = replace(TODO, kernel_steps={"trace": (0, 9, 24)}, growth=frozenset({(3, 0), (9, 1)}), sketch_steps=sketched)
     todo = replace(todo, switch_steps=frozenset({0, 9, 13, 14, 15, 24}))
     protocol = replace(PROTOCOL, probe_size=8, growth_window=4, growth_burn_in=1)
     whole = Experiment(Trial(point, 0, protocol), todo, DATASET, lane_width=4)
@@ -189,6 +190,7 @@ def test_a_run_goes_on_from_a_checkpoint_bitwise(leaves):
         assert list(again.advance(stretch=5)) == at[i + 1 :]
         assert all(by_key(again.outcome, table) == by_key(whole.outcome, table) for table in whole.outcome.rows)
         assert str(again.outcome.kernel_rows) == str(whole.outcome.kernel_rows)
+        assert str(again.outcome.sketch_rows) == str(whole.outcome.sketch_rows)
         assert str(again.outcome.growth_rows) == str(whole.outcome.growth_rows)
         assert again.outcome.switch_rows == whole.outcome.switch_rows
         differing = {"wall_seconds"}
