@@ -4,10 +4,10 @@
     ENV/bin/pip install 'jax==0.4.25' 'jaxlib==0.4.25' 'numpy<2' 'scipy<1.13' 'neural-tangents==0.6.5' 'tf2jax==0.3.6'
     python -m benchmarks.kernels --neural-tangents ENV/bin/python
 
-`benchmarks.kernels` runs this file by that interpreter, once per case, with a `.npz` that holds weights, inputs and
-what to compute. It picks the fastest of neural-tangents' implementations (Novak, Sohl-Dickstein, Schoenholz 2022,
-arXiv:2206.08720), writes the kernel beside the file, and then computes it again, and tells the processor time, for
-every line that it is sent.
+`benchmarks.kernels` runs this file by that interpreter, once per case and implementation (Novak, Sohl-Dickstein,
+Schoenholz 2022, arXiv:2206.08720), with a `.npz` that holds weights, inputs and what to compute. It writes the kernel
+beside the file, tells what compiling and one run took, and then computes the kernel again, and tells the processor
+time, for every line that it is sent.
 """
 
 import os
@@ -131,21 +131,17 @@ def main():
     held = {name: jnp.asarray(value) for name, value in arrays.items()}
     fixed = {name: value for name, value in held.items() if "running_" in name}
     params = {name: value for name, value in held.items() if name not in fixed}
-    runs, taken = {}, {}
-    for name in case["implementations"]:
-        kernel = kernel_function(NETWORKS[case["model"]], fixed, case["leaves"], case["kind"], IMPLEMENTATIONS[name])
-        try:
-            found = np.asarray(kernel(params, inputs).block_until_ready())
-        except Exception as error:  # noqa: BLE001 - one that fails isn't the best one
-            print(f"{name}: {type(error).__name__}", file=sys.stderr)
-            continue
-        runs[name] = lambda kernel=kernel: kernel(params, inputs).block_until_ready()
-        taken[name] = seconds(runs[name])
-        np.savez(f"{path}.kernel.npz", kernel=found)
-    best = min(taken, key=taken.get)
-    print(json.dumps({"implementation": best, "seconds": taken}), flush=True)
+    implementation = IMPLEMENTATIONS[sys.argv[2]]
+    kernel = kernel_function(NETWORKS[case["model"]], fixed, case["leaves"], case["kind"], implementation)
+
+    def run():
+        return kernel(params, inputs).block_until_ready()
+
+    compiled = seconds(run)
+    np.savez(sys.argv[3], kernel=np.asarray(run()))
+    print(json.dumps({"first": compiled, "again": seconds(run)}), flush=True)
     for _ in sys.stdin:
-        print(seconds(runs[best]), flush=True)
+        print(seconds(run), flush=True)
 
 
 if __name__ == "__main__":

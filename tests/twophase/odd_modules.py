@@ -152,7 +152,14 @@ MODULES = {
         set(),
     ),
     "three dimensions": (
-        sequential(L(nn.Conv3d, 1, 2, 2, padding=1), L(nn.GroupNorm, 2, 2), nn.Flatten, L(nn.Linear, 128, 3)),
+        sequential(
+            L(nn.Conv3d, 1, 2, 2, padding=1),
+            L(nn.BatchNorm3d, 2),
+            nn.Tanh,
+            L(nn.GroupNorm, 2, 2),
+            nn.Flatten,
+            L(nn.Linear, 128, 3),
+        ),
         (NUM, 1, 3, 3, 3),
         set(),
     ),

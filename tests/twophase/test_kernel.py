@@ -1,8 +1,10 @@
 """The eNTK against a plain Jacobian, its distance against the formula, and what is said of one kernel."""
 
 import copy
+import functools
 import inspect
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,10 +20,13 @@ from twophase.config import Protocol, Trial
 from twophase.errors import BadInput
 from twophase.evaluation import Evaluator
 from twophase.kernel import KINDS, summarise
-from twophase.kernels import layerwise
+from twophase.kernels import layerwise, spectrum
 from twophase.kernels.blocks import Factor, Sizes, add_pairwise, add_unfolded
 from twophase.kernels.planning import make_plan
+from twophase.kernels.rules import RULES
+from twophase.kernels.spectrum import top_eigenvalues
 from twophase.models import MODELS, OneLane
+from twophase.seeding import stream
 from twophase.training import LaneTrainer, build_model, initial_state, reference_order
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -54,11 +59,14 @@ def by_hand(module, inputs, labels):
         for loss in losses
     ]
     flat = torch.stack([torch.cat([gradient.flatten() for gradient in row]) for row in rows])
+    signs = torch.randint(0, 2, (num, classes), generator=stream(0, "kernel projection")) * 2.0 - 1
+    projected = torch.einsum("nc,ncmd,md->nm", signs.double(), full, signs.double())
     return {
         "full": full.reshape(num * classes, num * classes),
         "trace": torch.einsum("ncmc->nm", full),
         "pseudo": full.sum((1, 3)) / classes,
         "loss_gradient": flat @ flat.T,
+        "projection": projected.fill_diagonal_(0.0),
     }
 
 
@@ -97,6 +105,46 @@ def test_every_normalisation_of_the_zoo_has_a_rule(model, norm_layer):
     module, inputs, labels = trained(model, SHAPES["2d"], norm_layer=norm_layer)
     assert_same(entk(module, inputs), by_hand(module, inputs, labels)["full"])
     assert not make_plan(module, inputs, None, is_summed=False).lone
+
+
+@functools.cache
+def holders():
+    """A module for each layer that has a rule, the layers whose rules it rests on, and its kernel by hand."""
+    modules = [(seeded(build), inputs_of(shape)) for build, shape, _ in MODULES.values()]
+    leaves = [("mlp", "batch"), ("mlp", "layer"), ("resnet", "group"), ("vit", "layer")]
+    modules += [trained(model, SHAPES["2d"], norm_layer=norm)[:2] for model, norm in leaves]
+    found = {}
+    for module, inputs in modules:
+        if ({type(part) for part in module.modules()} & RULES.keys()) - found.keys():
+            layers = make_plan(module.eval(), inputs, None, is_summed=False).layers
+            found = dict.fromkeys((type(layer.module) for layer in layers), (module, inputs)) | found
+    return found
+
+
+def wrong_readings(reading):
+    """The same rule with a mistake, of each kind that a rule can have."""
+    slightly = 1 + 1e-8  # ten thousand times the tolerance, were the layer all there is
+    yield replace(reading, outputs=lambda y: reading.outputs(y) * slightly)
+    if reading.has_weight and reading.has_bias:
+        yield replace(reading, has_bias=False)
+        yield replace(reading, features=lambda x: reading.features(x) * slightly)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize("kind", RULES, ids=lambda kind: kind.__name__)
+def test_a_wrong_rule_would_be_seen(kind, monkeypatch):
+    module, inputs = holders()[kind]
+    with torch.random.fork_rng():
+        expected = by_hand(module, inputs, torch.zeros(len(inputs), dtype=torch.int64))["full"]
+    right = RULES[kind]
+    count = len(list(wrong_readings(next(filter(None, map(right, (m for m in module.modules() if type(m) is kind)))))))
+    assert count >= 1
+    for number in range(count):
+        monkeypatch.setitem(RULES, kind, lambda layer, number=number: list(wrong_readings(right(layer)))[number])
+        with pytest.raises(AssertionError):
+            assert_same(entk(module, inputs), expected)
+    monkeypatch.setitem(RULES, kind, right)
+    assert_same(entk(module, inputs), expected)
 
 
 @pytest.fixture(autouse=True)
@@ -386,6 +434,31 @@ def test_a_summary_against_its_formulas():
     assert (huge.effective_rank, huge.alignment) == pytest.approx((found.effective_rank, found.alignment), rel=1e-12)
     assert huge.norm == pytest.approx(1e200 * found.norm, rel=1e-12)
     assert math.isnan(summarise(0 * kernel, labels, 3).effective_rank)
+    values = torch.linalg.svdvals(kernel)[:5].tolist()  # of a positive semidefinite matrix the same
+    assert found.eigenvalues == pytest.approx(values, rel=1e-12)
+    assert huge.eigenvalues == pytest.approx([1e200 * value for value in values], rel=1e-12)
+    assert found.row["eigenvalue_2"] == found.eigenvalues[1]
+
+
+def test_eigenvalues_of_a_large_kernel_are_those_of_a_small_one_s(monkeypatch):
+    """Each tenfold, as at the start of training, which one vector's Krylov space has once."""
+    root = torch.randn(30, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    root = root * 0.5 ** torch.arange(20)
+    kernel = torch.kron(root @ root.T, torch.eye(10, dtype=torch.float64)) + 0.1 * torch.eye(300, dtype=torch.float64)
+    expected = torch.linalg.svdvals(kernel)[:5].tolist()
+    assert top_eigenvalues(kernel) == pytest.approx(expected, rel=1e-12)
+    monkeypatch.setattr(spectrum, "DENSE_ROWS", 100)
+    assert top_eigenvalues(kernel) == pytest.approx(expected, rel=1e-9)
+    assert spectrum._krylov(kernel, 5) is not None
+    assert top_eigenvalues(kernel) == top_eigenvalues(kernel)
+    slow = torch.diag(1 - 1e-3 * torch.arange(300.0))  # left to LAPACK after all
+    assert top_eigenvalues(slow) == pytest.approx((1, 0.999, 0.998, 0.997, 0.996))
+
+
+def test_eigenvalues_that_are_not_there_are_unknown():
+    assert str(top_eigenvalues(torch.diag(torch.tensor([1.0, 3.0])))) == "(3.0, 1.0, nan, nan, nan)"
+    assert str(top_eigenvalues(torch.full((9, 9), math.nan))) == str((math.nan,) * 5)
+    assert top_eigenvalues(torch.zeros(6, 6)) == (0.0,) * 5
 
 
 def test_a_kernel_that_is_the_labels_is_aligned_and_has_their_rank():

@@ -90,6 +90,7 @@ def test_a_kernel_without_diagonal_has_no_trace():
     for row in run(kinds=("projection",)).kernel_rows["projection"]["kernel"]:
         assert math.isnan(row["trace"])
         assert math.isnan(row["effective_rank"])
+        assert math.isnan(row["eigenvalue_1"])
         assert row["norm"] > 0
 
 

@@ -78,8 +78,8 @@ def is_pairwise_cheaper(sizes: Sizes, num_inputs: int, num_rows: int) -> bool:
     if positions == 1:
         # Entries are written, multiplied and added at the memory's pace.
         return rows**2 * sizes.groups * (sizes.outputs + 40) + shared < unfolded
-    # Many small products, whose results are written and read: measured, an element costs some 128 multiplications more.
-    each = 2 * (positions + num_rows) + 128
+    # Many small products, whose results are written and read: measured, an element costs some 256 multiplications more.
+    each = 2 * (positions + num_rows) + 256
     return rows * num_inputs * sizes.output_elements * each + shared < unfolded
 
 
