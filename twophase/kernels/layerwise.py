@@ -20,6 +20,9 @@ from twophase.kernels.recording import Record, record
 CACHE_BYTES = 1 << 22
 """Patches that are laid out at a time: what a core's cache holds."""
 
+ENOUGH_INPUTS, ENOUGH_BYTES = 16, 1 << 26
+"""No more inputs than these, or than these bytes hold, run through the module at a time: more aren't faster."""
+
 WORKSPACE_BYTES = 1 << 25
 """Most bytes of products made in passing."""
 
@@ -184,17 +187,21 @@ class _Assembly:
             layer.sizes.output_elements for layer in group.layers
         )
         if group.layers:
-            for part in _slices(some, self._way_bytes // max(1, on_way)):
+            for part in _slices(some, self._num_together(on_way)):
                 here = slice(part.start - some.start, part.stop - some.start)
                 self._keep_layers(group, part, features[here], kept, here)
             self._buffers.clear()
         if group.lone:
             column = sum(layer.columns for layer in group.layers)
             on_way = rows * (self._plan.saved_bytes + self._item * (group.columns - column))
-            for part in _slices(some, self._way_bytes // max(1, on_way)):
+            for part in _slices(some, self._num_together(on_way)):
                 here = slice(part.start - some.start, part.stop - some.start)
                 features[here, :, column:] = self._lone_gradients(group.lone)(self._inputs[part], self._readout[part])
         return kept
+
+    def _num_together(self, on_way: int) -> int:
+        """Inputs that run together, of so many bytes each."""
+        return min(self._way_bytes // max(1, on_way), max(ENOUGH_INPUTS, ENOUGH_BYTES // max(1, on_way)))
 
     def _empty_factor(self, layer: Layer, num: int) -> Factor:
         sizes, rows = layer.sizes, self._num_rows
