@@ -54,7 +54,7 @@ class Net:
 NETS = {
     "MLP 5×64": Net("mlp", {"depth": 5, "width": 64}, (1, 40), 128),
     "CNN-BN 8×16": Net("cnn", {"depth": 8, "width": 16}, (1, 40), 64),
-    "ResNet-20, width 16, 32×32": Net("resnet", {"depth": 20, "width": 16}, (3, 32, 32), 64),
+    "ResNet-20, width 16, 32×32": Net("resnet", {"depth": 20, "width": 16}, (3, 32, 32), 64, repeats=3),
     "VGG-16, width 64, 32×32": Net("vgg", {"depth": 16, "width": 64}, (3, 32, 32), 4, ("full", "trace"), 3),
 }
 LARGE = Net("vgg", {"depth": 16, "width": 64}, (3, 32, 32), 64)
@@ -273,7 +273,8 @@ neural-tangents 0.6.5 (jax 0.4.25) is run stands in `benchmarks/neural_tangents.
 
 Seconds: processor time of `entk`, median. Speed-up over torch.func (`vmap(jacrev)`, Jacobian contraction in chunks of
 {CHUNK} inputs) and over neural-tangents (compiled before; the fastest of its implementations, named with the processor
-time that compiling took): ratio of processor times, median (min–max) of runs in turn. Memory: what a process needs at
+time that compiling took): ratio of processor times, median (min–max) of five runs in turn, three for the last two
+nets. Of its implementations NTK-vector products is tried on the first two nets only. Memory: what a process needs at
 its peak, beyond that of a run on two inputs. Difference: the greatest of any two entries, over the greatest entry.
 
 | net | N | kind | entk: s | over torch.func | over neural-tangents | its implementation | entk: MiB | torch.func: MiB \
