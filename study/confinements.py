@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from study.kernel_paths import KernelPath, kernel_paths
+from study.natural_null import Natural
 from twophase.config import LEAVES
 from twophase.confinement import DIMENSIONS, Confinement, confinement
 
@@ -49,7 +50,6 @@ COLUMNS = [
 MEDIANS = ["half_angle_deg", "walk_half_angle_deg", "angle_to_end_deg", "gamma_step", "gamma_lr", "drift_share"]
 
 Array = npt.NDArray[np.float64]
-Natural = Mapping[tuple[str, str, int], Array]
 
 
 def confinements(
@@ -61,8 +61,7 @@ def confinements(
         cone: The `cone` table.
         transitions: The `transitions` table; where the primary is located, the first checkpoint from there is a τ.
         known: Rows from before; those that follow from the same numbers are taken over, for a test takes a moment.
-        natural: The natural null, where there is one: (trial key, kernel, τ) -> angles of other runs at the checkpoints
-            after τ, [runs, checkpoints], in radians; see `twophase.confinement.confinement`.
+        natural: The natural null; see `study.natural_null` and `twophase.confinement.confinement`.
 
     Returns:
         Rows of the `confinement` table.
@@ -73,7 +72,7 @@ def confinements(
     rows = [
         row
         for path in kernel_paths(cone)
-        for row in _rows(path, located.get(path.keys["setting_key"], math.nan), before, natural or {})
+        for row in _rows(path, located.get(path.keys["setting_key"], math.nan), before, natural)
     ]
     return pd.DataFrame(rows, columns=[*KEYS, *COLUMNS])
 
@@ -85,7 +84,8 @@ def setting_verdicts(confinement: pd.DataFrame) -> pd.DataFrame:
         confinement: The `confinement` table.
 
     Returns:
-        `setting_key`, `kernel`, `tau_step`; medians over seeds of the numbers; `p_walk` the greatest; `verdict`, that
+        `setting_key`, `kernel`, `tau_step`; medians over seeds of the numbers; `p_walk` and `p_natural` the
+        greatest; `verdict`, that
         of more than half the seeds, of at least two, else `undetermined`; `votes` in words; `reason`, that of the
         first seed whose verdict it is.
     """
@@ -102,13 +102,25 @@ def setting_verdicts(confinement: pd.DataFrame) -> pd.DataFrame:
                 "tau_step": int(str(tau)),
                 **{name: float(seeds[name].median(skipna=False)) for name in MEDIANS},
                 "p_walk": float(seeds["p_walk"].max(skipna=False)),
+                "p_natural": float(seeds["p_natural"].max(skipna=False)),
                 "verdict": verdict,
                 "votes": f"{counts[verdict]} of {len(seeds)}",
                 "reason": str(agreeing["reason"].iloc[0]) if len(agreeing) else "seeds differ",
                 "num_seeds": int(seeds["seed"].nunique()),
             }
         )
-    names = ["setting_key", "kernel", "tau_step", *MEDIANS, "p_walk", "verdict", "votes", "reason", "num_seeds"]
+    names = [
+        "setting_key",
+        "kernel",
+        "tau_step",
+        *MEDIANS,
+        "p_walk",
+        "p_natural",
+        "verdict",
+        "votes",
+        "reason",
+        "num_seeds",
+    ]
     return pd.DataFrame(rows, columns=names).sort_values(["setting_key", "kernel", "tau_step"], ignore_index=True)
 
 
@@ -121,10 +133,10 @@ def tau_steps(steps: Array, transition_step: float) -> list[int]:
 
 
 def _rows(
-    path: KernelPath, transition_step: float, before: Mapping[str, dict[str, Any]], natural: Natural
+    path: KernelPath, transition_step: float, before: Mapping[str, dict[str, Any]], natural: Natural | None
 ) -> Iterator[dict[str, Any]]:
     for tau in tau_steps(path.steps, transition_step):
-        others = natural.get((path.keys["trial_key"], path.kernel, tau))
+        others = natural(path, tau) if natural else None
         digest = _digest(path, tau, others)
         if digest in before:
             yield {**path.keys, **before[digest]}

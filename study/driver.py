@@ -30,6 +30,7 @@ from study.confinements import confinements
 from study.evidence import read_evidence
 from study.kernel_transitions import with_kernels
 from study.manifest import Declared
+from study.natural_null import natural_null
 from study.planner import Plan, make_plan
 from study.report import write_report
 from study.snapshots import sweep_snapshots
@@ -211,7 +212,8 @@ def derive(study: results.Study, declared: Declared | None = None) -> None:
     cone = study.table("cone")
     found = with_kernels(transitions(chaos, declared, evidence=evidence), cone, evidence.protocols)
     results.write_derived(study, "transitions", found)
-    results.write_derived(study, "confinement", confinements(cone, found, _known_confinements(study)))
+    others = natural_null(evidence.protocols.one_each(study.table("sketch")))
+    results.write_derived(study, "confinement", confinements(cone, found, _known_confinements(study), others))
 
 
 def _known_confinements(study: results.Study) -> pd.DataFrame:

@@ -125,6 +125,7 @@ def confinement_rows(confinement: pd.DataFrame, axes: Sequence[str]) -> list[dic
             "half_angle": f"{row['half_angle_deg']:.0f}°",
             "walk": f"{row['walk_half_angle_deg']:.0f}°",
             "p": f"{row['p_walk']:.2g}",
+            "others": "–" if math.isnan(row["p_natural"]) else f"{row['p_natural']:.2g}",
             "gamma_step": f"{row['gamma_step']:.2f}",
             "gamma_lr": f"{row['gamma_lr']:.2f}",
             "drift": f"{row['drift_share']:.0%}",

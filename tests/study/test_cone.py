@@ -113,7 +113,10 @@ def test_confinement_is_tested_from_a_few_steps_and_the_transition_on():
     assert set(found.verdict) == {"confined"}
     assert (found.half_angle_deg >= found.cone_half_angle_deg - 1e-9).all()
     assert found.p_natural.isna().all()
-    near = {(key, "full", 94): np.zeros((3, len(STEPS) - 9)) for key in found.trial_key}
+
+    def near(path, tau):
+        return np.zeros((3, int((path.steps > tau).sum()))) if tau == 94 else None
+
     beside = confinements(cone_of(POINT, jitter), NO_CHAOS, NOTHING_KNOWN, near).query("tau_step == 94")
     assert set(beside.verdict) == {"not_confined"}
 

@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
+from study import natural_null
+from study.kernel_paths import KernelPath
 from study.sketches import COLUMNS, null_angles
 from tests.study.rows import POINT, keys_of
 from twophase import kernel_distance
@@ -81,6 +83,23 @@ def test_sizes_are_never_mixed_and_a_diverged_run_is_unknown():
     found = null_angles(broken, POINT.key)
     assert len(found) == len(null_angles(TABLE, POINT.key))
     assert (found.angle.isna() == ((found.seed == 1) | (found.other_seed == 1))).all()
+
+
+def test_other_runs_of_a_trial_are_other_seeds_and_its_own_controls_from_tau_on():
+    steps = np.array([0.0, 10.0, 50.0])
+    path = KernelPath({"setting_key": POINT.key, "seed": 0}, "full", steps, np.eye(3), steps)
+    angles = null_angles(TABLE, POINT.key)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(natural_null, "LEAST_COMMON", 1)
+        others = natural_null.natural_null(TABLE)
+        at_start, later = others(path, 0), others(path, 10)
+    assert at_start.shape == (2 + 1, 2)  # two other seeds, the control forked at 0
+    assert later.shape == (1 + 2, 1)  # the seed that was seen at 50, two controls forked at 10
+    at_end = angles[(angles.step == 50) & (angles.seed == 0)]
+    wanted = at_end[(at_end["null"] == "seeds") | ((at_end["null"] == "order") & (at_end.fork_step == 10))]
+    assert sorted(later[:, 0]) == pytest.approx(sorted(wanted.angle))
+    assert others(KernelPath({"setting_key": "none", "seed": 0}, "full", steps, np.eye(3), steps), 0) is None
+    assert natural_null.natural_null(TABLE)(path, 10) is None, "one checkpoint is too few"
 
 
 def test_nothing_to_compare():
