@@ -12,7 +12,7 @@ from twophase.perturb import ORDER
 
 Array = npt.NDArray[np.float64]
 Natural = Callable[[KernelPath, int], Array | None]
-"""(a trial's kernels, τ) -> angles of other runs at the checkpoints after τ, [runs, checkpoints], in radians; or None."""
+"""(a trial's kernels, τ) -> angles of other runs at the checkpoints after τ, [runs, checkpoints], in rad; or None."""
 
 LEAST_COMMON = 3
 """Checkpoints at which another run must have been seen."""
@@ -21,8 +21,8 @@ LEAST_COMMON = 3
 def natural_null(sketch: pd.DataFrame) -> Natural:
     """Find the other runs of each trial in its study's sketches.
 
-    They are the references of the setting's other seeds, and the trial's own controls forked at the first fork step from
-    τ on: had they forked at τ itself they would be farther still.
+    They are the references of the setting's other seeds, and the trial's own controls forked at the first fork step
+    from τ on: had they forked at τ itself they would be farther still.
 
     Args:
         sketch: The `sketch` table, of trials of one protocol per setting.
