@@ -18,18 +18,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq, minimize
-from scipy.special import log_ndtr, logsumexp, stdtr, stdtrit
+from scipy.special import log_ndtr, stdtr, stdtrit
 
 from twophase.errors import BadInput
 
 _Array = npt.NDArray[np.float64]
 _LOG_2PI = math.log(2 * math.pi)
-LEAST_SCALE, MOST_SCALE = 1e-3, 30.0
-"""Bounds of σ and τ, in nats: below, two times are equal; replicates of one cell have no likelihood for any σ > 0."""
+LEAST_SCALE, MOST_SCALE = 0.01, 30.0
+"""Bounds of σ and τ, in nats: times within 1 % are the same to any grid; replicates of one cell would ask for σ = 0."""
 FARTHEST = 12.0
 """How far from the estimate an end of an interval is looked for, in nats over the range of its covariate."""
-_NODES = np.linspace(-7.0, 7.0, 33)
-"""Of the trapezoid rule, in standard deviations of a cluster's effect given its data; exact to 1e-10 for a Gaussian."""
+_NODES = np.linspace(-6.0, 6.0, 25)
+"""Of the trapezoid rule, in standard deviations of a cluster's effect given its data; exact to 1e-8 for a Gaussian."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def fit_times(times: Times) -> Fit:
     References:
         Interval censoring: Sun 2006, The Statistical Analysis of Interval-censored Failure Time Data, chapter 2.
     """
-    return _fit(times, np.zeros(len(times.low)), None)
+    return _fit(times, np.zeros(len(times.low)))
 
 
 def effect(times: Times, fit: Fit, column: int, confidence: float = 0.95) -> Effect:
@@ -190,19 +190,26 @@ def _most_fall(num_units: int, degrees: int, confidence: float) -> float:
 def _fall(times: Times, fit: Fit, column: int, value: float) -> float:
     """Twice the log-likelihood lost by holding one coefficient at a value."""
     held = replace(times, design=np.delete(times.design, column, axis=1))
-    start = Fit(np.delete(fit.coefficients, column), fit.scale, fit.cluster_scale, 0.0)
-    return max(0.0, 2 * (fit.log_likelihood - _fit(held, times.design[:, column] * value, start).log_likelihood))
+    return max(0.0, 2 * (fit.log_likelihood - _fit(held, times.design[:, column] * value).log_likelihood))
 
 
 def _end(fall: Callable[[float], float], estimate: float, side: int, most: float, reach: float) -> float:
-    """Find where the fall passes its limit on one side; infinite if it doesn't by `FARTHEST` times `reach`."""
-    near, step = 0.0, 0.1
-    while fall(estimate + side * step * reach) < most:
-        near, step = step, 2 * step
-        if step > FARTHEST:
+    """Find where the fall passes its limit on one side; infinite if it doesn't by `FARTHEST` times `reach`.
+
+    The root of the fall is nearly a straight line: so is looked for where it meets the limit's.
+    """
+
+    def past(step: float) -> float:
+        return math.sqrt(fall(estimate + side * step * reach)) - math.sqrt(most)
+
+    near, at_near, step = 0.0, -math.sqrt(most), 0.5
+    while (at_step := past(step)) < 0:
+        if step >= FARTHEST:
             return side * math.inf
-    found = brentq(lambda s: fall(estimate + side * s * reach) - most, near, step, xtol=1e-4)
-    return estimate + side * float(found) * reach
+        slope = (at_step - at_near) / (step - near)
+        onward = -1.1 * at_step / slope if slope > 0 else math.inf
+        near, at_near, step = step, at_step, min(FARTHEST, step + max(0.2 * step, min(onward, 3 * step)))
+    return estimate + side * float(brentq(past, near, step, xtol=1e-3, rtol=1e-6)) * reach
 
 
 def _units(times: Times, column: int) -> tuple[int, int]:
@@ -224,13 +231,13 @@ def _varies(values: _Array, cluster: npt.NDArray[np.intp]) -> bool:
     return any(np.ptp(values[cluster == number]) > 0 for number in range(int(cluster.max()) + 1))
 
 
-def _fit(times: Times, offset: _Array, start: Fit | None) -> Fit:
-    """Maximise the likelihood with part of the mean held; nodes follow the clusters until nothing moves."""
+def _fit(times: Times, offset: _Array) -> Fit:
+    """Maximise the likelihood with part of the mean held."""
     basis, back = _orthonormal(times.design)
-    fits = [_climb(times, basis, offset, point) for point in _starts(times, basis, back, offset, start)]
+    fits = [_climb(times, basis, offset, point) for point in _starts(times, basis, offset)]
     value, point = max(fits, key=lambda found: found[0])
     size = basis.shape[1]
-    beta: _Array = np.linalg.solve(back, point[:size]) if size else point[:0]
+    beta = np.asarray(np.linalg.solve(back, point[:size]) if size else point[:0], dtype=np.float64)
     tau = math.exp(point[-1]) if times.cluster is not None else 0.0
     return Fit(beta, math.exp(point[size]), tau, value)
 
@@ -252,20 +259,17 @@ def _middles(times: Times) -> _Array:
     return middle
 
 
-def _starts(times: Times, basis: _Array, back: _Array, offset: _Array, start: Fit | None) -> list[_Array]:
-    """Where to start from: least squares on the middles with large and small spread of clusters; or a fit before.
+def _starts(times: Times, basis: _Array, offset: _Array) -> list[_Array]:
+    """Where to start from: least squares on the middles, clusters sharing much of the spread, or little.
 
-    Never from no spread of clusters alone: there the likelihood is flat in log τ, whatever it would gain by more.
+    Never from next to no spread: where cells are all that was seen, the likelihood is a cliff there.
     """
-    if start is not None:
-        taus = [] if times.cluster is None else [max(start.cluster_scale, 0.5 * start.scale)]
-        return [np.array([*(back @ start.coefficients), *np.log([start.scale, *taus])])]
     left = _middles(times) - offset
     gamma = basis.T @ left / len(left)
-    sigma = max(float(np.std(left - basis @ gamma)), 0.1)
+    sigma = max(float(np.std(left - basis @ gamma)), 0.2)
     if times.cluster is None:
         return [np.array([*gamma, math.log(sigma)])]
-    return [np.array([*gamma, *np.log([sigma, tau])]) for tau in (0.7 * sigma, 0.02)]
+    return [np.array([*gamma, *np.log([part * sigma, whole * sigma])]) for part, whole in ((0.7, 0.7), (1.0, 0.1))]
 
 
 def _climb(times: Times, basis: _Array, offset: _Array, point: _Array) -> tuple[float, _Array]:
@@ -273,7 +277,7 @@ def _climb(times: Times, basis: _Array, offset: _Array, point: _Array) -> tuple[
     bounds = [(-80.0, 80.0)] * basis.shape[1] + [(math.log(LEAST_SCALE), math.log(MOST_SCALE))] * scales
     point = np.clip(point, [low for low, _ in bounds], [high for _, high in bounds])
     value = -math.inf
-    for _ in range(12):
+    for _ in range(8):
         nodes = _nodes(times, basis, offset, point)
         found = minimize(
             _loss,
@@ -282,10 +286,10 @@ def _climb(times: Times, basis: _Array, offset: _Array, point: _Array) -> tuple[
             jac=True,
             method="L-BFGS-B",
             bounds=bounds,
-            options={"maxiter": 300, "ftol": 1e-13, "gtol": 1e-7},
+            options={"maxiter": 300, "ftol": 1e-10, "gtol": 1e-5},
         )
         point, before, value = found.x, value, -float(found.fun)
-        if nodes is None or abs(value - before) < 1e-6:
+        if nodes is None or abs(value - before) < 1e-5:
             break
     return value, point
 
@@ -327,8 +331,10 @@ def _loss(point: _Array, times: Times, basis: _Array, offset: _Array, nodes: _No
     value, of_mean, of_scale = _cell(times.low[:, None], times.high[:, None], mean[:, None] + tau * own, sigma)
     joint = nodes.log_weights.copy()
     np.add.at(joint, cluster, value)
-    total = logsumexp(joint, axis=1)
-    share = np.exp(joint - total[:, None])[cluster]
+    greatest = joint.max(axis=1, keepdims=True)
+    weights = np.exp(joint - greatest)
+    sums = weights.sum(axis=1, keepdims=True)
+    total, share = np.log(sums) + greatest, (weights / sums)[cluster]
     pulled = share * of_mean
     gradient = [*(basis.T @ pulled.sum(axis=1)), (share * of_scale).sum(), tau * (pulled * own).sum()]
     return -float(total.sum()), -np.array(gradient)
@@ -336,19 +342,18 @@ def _loss(point: _Array, times: Times, basis: _Array, offset: _Array, nodes: _No
 
 def _cell(low: _Array, high: _Array, mean: _Array, sigma: float) -> tuple[_Array, _Array, _Array]:
     """Log of P(low <= log T <= high), or the density where they meet, and its derivatives by mean and by log σ."""
-    low, high, mean = np.broadcast_arrays(low, high, mean)
     a, b = (low - mean) / sigma, (high - mean) / sigma
-    is_seen = low == high
     # Both tails are small numbers on the left of 0 only.
-    flipped = a > 0
-    left, right = np.where(flipped, -b, a), np.where(flipped, -a, b)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log_right, log_left = log_ndtr(right), log_ndtr(left)
-        log_p = log_right + np.log1p(-np.exp(log_left - log_right))
-        log_p = np.where(is_seen, -0.5 * a**2 - 0.5 * _LOG_2PI - math.log(sigma), log_p)
+    right = np.where(a > 0, -a, b)
+    log_right = log_ndtr(right)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # where low == high, which comes last
+        log_p = log_right + np.log1p(-np.exp(log_ndtr(np.where(a > 0, -b, a)) - log_right))
         log_p = np.maximum(log_p, -1e10)
-        at_a, at_b = (np.exp(-0.5 * z**2 - 0.5 * _LOG_2PI - log_p) for z in (a, b))
-        of_mean = np.where(is_seen, a / sigma, -(at_b - at_a) / sigma)
-        moments = [np.where(np.isfinite(z), z * at, 0.0) for z, at in ((a, at_a), (b, at_b))]
-        of_scale = np.where(is_seen, a**2 - 1, moments[0] - moments[1])
+        at_a, at_b = (np.exp(-0.5 * z * z - 0.5 * _LOG_2PI - log_p) for z in (a, b))
+        of_scale = np.where(at_a > 0, a * at_a, 0.0) - np.where(at_b > 0, b * at_b, 0.0)
+        of_mean = (at_a - at_b) / sigma
+    is_seen = low == high
+    if is_seen.any():
+        log_p = np.where(is_seen, -0.5 * a**2 - 0.5 * _LOG_2PI - math.log(sigma), log_p)
+        of_mean, of_scale = np.where(is_seen, a / sigma, of_mean), np.where(is_seen, a**2 - 1, of_scale)
     return log_p, of_mean, of_scale
