@@ -73,7 +73,12 @@ def is_numeric(table: pd.DataFrame, axis: str) -> bool:
     return is_number and bool((table[axis] > 0).all())
 
 
-UNITS = ("steps", "epochs", "fraction")
+UNIT_LEAVES: dict[str, tuple[str, ...]] = {
+    "steps": (),
+    "epochs": ("batch_size", "num_train"),
+    "fraction": ("num_steps",),
+}
+"""Units of time, and the leaves that one of them hangs on."""
 
 
 def unit_lengths(table: pd.DataFrame, unit: str) -> npt.NDArray[np.float64]:
@@ -82,6 +87,10 @@ def unit_lengths(table: pd.DataFrame, unit: str) -> npt.NDArray[np.float64]:
     return table[columns[unit]].to_numpy(dtype=float) if unit in columns else np.ones(len(table))
 
 
-def units_that_differ(table: pd.DataFrame) -> list[str]:
-    """Steps, and each other unit in which a comparison of these rows gives another number."""
-    return [unit for unit in UNITS if unit == "steps" or len(np.unique(unit_lengths(table, unit))) > 1]
+def units_that_differ(one: pd.DataFrame, other: pd.DataFrame) -> list[str]:
+    """Steps, and each other unit in which the two sides of a comparison differ by another factor."""
+    return [
+        unit
+        for unit in UNIT_LEAVES
+        if unit == "steps" or set(unit_lengths(one, unit)) != set(unit_lengths(other, unit))
+    ]

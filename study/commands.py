@@ -11,10 +11,11 @@ import pandas as pd
 
 import results
 import search_spaces
-from study import driver, manifest, searching
+from study import comparing, driver, manifest, searching
 from study.analysis import select, transitions
 from study.cluster import terminated_as_interrupt
 from study.columns import setting_columns
+from study.comparison_text import comparison_text
 from study.driver import Means, derive, read_space, study_plan
 from study.evidence import read_evidence
 from study.kernel_transitions import with_kernels
@@ -140,11 +141,7 @@ def _plan_text(name: str, plan: Plan) -> str:
 def locate(arguments: argparse.Namespace) -> int:
     """Print the transition of each setting."""
     study = _open(arguments)
-    chaos = study.table("chaos")
-    if chaos.empty:
-        failed = int((study.table("trials")["status"] == "failed").sum())
-        why = f"its {failed} trials failed, see twophase status {study.name}" if failed else "run it first"
-        raise BadInput(f"study '{study.name}' has no chaos rows yet; {why}")
+    chaos = _require_chaos(study)
     declared = manifest.require_declared(study.path)
     derive(study, declared)
     by = list(dict.fromkeys(arguments.by or ()))
@@ -159,6 +156,32 @@ def locate(arguments: argparse.Namespace) -> int:
         print(to_json(transitions=records(shown)))
         return DONE
     print(_transitions_text(study, declared, found, shown, by))
+    return DONE
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Print ratios between settings, and trends over numeric axes."""
+    study = _open(arguments)
+    chaos = _require_chaos(study)
+    declared = manifest.require_declared(study.path)
+    derive(study, declared)
+    found = comparing.compare(
+        chaos,
+        list(dict.fromkeys(arguments.by)),
+        declared,
+        evidence=read_evidence(study, declared),
+        indicator=arguments.indicator,
+        magnitude=arguments.magnitude,
+        trajectory=study.table("trajectory"),
+        transitions=study.table("transitions"),
+    )
+    _warn(partial_text(read_status(study)))
+    if arguments.json:
+        tables = {"clocks": found.clocks, "agreements": found.agreements}
+        beside = {name: records(table) for name, table in tables.items()}
+        print(to_json(ratios=records(found.ratios), trends=records(found.trends), **beside))
+        return DONE
+    print(comparison_text(found))
     return DONE
 
 
@@ -245,6 +268,15 @@ def _print_written(study: results.Study, page: Path) -> None:
     for figure in sorted((study.path / "figures").glob("*.png")):
         print(f"figure:  {figure}")
     print(f"report:  {page}")
+
+
+def _require_chaos(study: results.Study) -> pd.DataFrame:
+    chaos = study.table("chaos")
+    if chaos.empty:
+        failed = int((study.table("trials")["status"] == "failed").sum())
+        why = f"its {failed} trials failed, see twophase status {study.name}" if failed else "run it first"
+        raise BadInput(f"study '{study.name}' has no chaos rows yet; {why}")
+    return chaos
 
 
 def _root(arguments: argparse.Namespace) -> Path:

@@ -38,7 +38,7 @@ def crossings(
         for point, children in judged(chaos, evidence).groupby(keys, sort=True)
         for found in _crossings(children, declared, evidence, list(indicators) or [declared.primary.indicator])
     ]
-    table = pd.DataFrame(rows, columns=[*keys, "seed", *KIND_COLUMNS, "is_primary_push", *CROSSING_COLUMNS])
+    table = pd.DataFrame(rows, columns=[*keys, "seed", *KIND_COLUMNS, "is_primary_measure", *CROSSING_COLUMNS])
     return table.assign(steps_per_epoch=table["num_train"] // table["batch_size"])
 
 
@@ -53,7 +53,6 @@ def _crossings(
                 threshold = threshold_of(indicator, declared)
                 seeds = [int(seed) for seed in curves.index.get_level_values("seed")]
                 found = seed_crossings(curves.columns.to_numpy(), curves.to_numpy(), threshold=threshold, groups=seeds)
-                is_push = kind == declared.perturbation and magnitude == declared.primary_magnitude
                 for seed, crossing in found.items():
                     yield {
                         "seed": seed,
@@ -63,7 +62,7 @@ def _crossings(
                         "magnitude": float(str(magnitude)),
                         "measure": text,
                         "kernel": "none",
-                        "is_primary_push": is_push and is_primary,
+                        "is_primary_measure": is_primary,
                         "step": crossing.step,
                         # Steps are whole: what is chaotic at step 0 settles at step 1 at the earliest.
                         "low": max(crossing.low, 1.0) if crossing.step > 0 else 0.0,

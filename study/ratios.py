@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from study.axes import KEEPS_SEED, goes_along, held_leaves, held_text, unit_lengths, units_that_differ
+from study.axes import KEEPS_SEED, MAGNITUDE, goes_along, held_leaves, held_text, unit_lengths, units_that_differ
 from study.crossings import KIND_COLUMNS
 from twophase.agreement import fisher_z
 from twophase.errors import BadInput
@@ -46,7 +46,8 @@ def ratios(pushes: pd.DataFrame, controls: pd.DataFrame, axis: str) -> pd.DataFr
     Two parts. Is it ever chaotic: the share of seeds that aren't stable from the start at each level, exact intervals,
     Fisher's test. And if so, when: the factor between the transition steps of those seeds, by a log-normal model of
     accelerated failure times in which a crossing lies anywhere between its fork steps, or past the last
-    (`twophase.survival`). Over several contexts together, each has a level of its own, and settings are the units.
+    (`twophase.survival`). Over several contexts together each has a level of its own and the factor is the same in all:
+    a statement on these contexts, of which seeds are the units.
 
     Args:
         pushes: Crossings (`study.crossings`) of one indicator, perturbation and measure step.
@@ -105,10 +106,10 @@ def _rows(
     one, other = sides
     kind = one.iloc[0]
     strata = [(ever_chaotic(a), ever_chaotic(b)) for a, b in contexts]
-    for unit in units_that_differ(pd.concat(sides)):
+    for unit in units_that_differ(one, other):
         found = compared(one, other, axis, unit)
         control = Compared(_UNKNOWN)
-        if all(map(len, of_controls)) and axis != "magnitude":
+        if all(map(len, of_controls)) and axis != MAGNITUDE:
             control = compared(*of_controls, axis, unit)
         factor, low, high = as_factors(found.effect)
         yield {
@@ -117,7 +118,7 @@ def _rows(
             "level_b": other[axis].iloc[0],
             "held": words,
             **{name: kind[name] for name in KIND_COLUMNS},
-            "magnitude": math.nan if axis == "magnitude" else kind["magnitude"],
+            "magnitude": math.nan if axis == MAGNITUDE else kind["magnitude"],
             "unit": unit,
             **dict(zip(("ratio", "ci_low", "ci_high"), (factor, low, high), strict=True)),
             "p_value": found.effect.p_value,
@@ -149,7 +150,7 @@ def compared(one: pd.DataFrame, other: pd.DataFrame, axis: str, unit: str) -> Co
     if not np.isfinite(both["high"]).any():
         return Compared(_UNKNOWN, reason="no seed was seen to settle at either level")
     keys = both["setting_key"].unique()
-    if len(keys) > 2 or (axis == "magnitude" and one["setting_key"].nunique() > 1):
+    if len(keys) > 2 or (axis == MAGNITUDE and one["setting_key"].nunique() > 1):
         return _over_contexts(both, axis, unit)
     correlation, num_shared, is_paired = math.nan, 0, False
     if axis in KEEPS_SEED:
@@ -161,19 +162,20 @@ def compared(one: pd.DataFrame, other: pd.DataFrame, axis: str, unit: str) -> Co
 
 
 def _over_contexts(both: pd.DataFrame, axis: str, unit: str) -> Compared:
-    """The factor common to several contexts, each with a level of its own; settings are the units."""
+    """The factor common to several contexts, each with a level of its own; it holds for these, not for others."""
     held = [leaf for leaf in held_leaves(both, axis) if leaf != "is_other"]
     context = both.groupby(held, sort=True).ngroup() if held else pd.Series(0, index=both.index)
-    sides = both.groupby(context)["is_other"].transform("nunique")
-    both, context = both[sides == 2], context[sides == 2]
+    is_whole = both.groupby(context)["is_other"].transform("nunique") == 2
+    both, context = both[is_whole], context[is_whole]
     if not len(both):
         return Compared(_UNKNOWN, reason="no context has chaotic seeds at both levels")
     dummies = (context.to_numpy()[:, None] == context.unique()[None, :]).astype(float)
-    settings = [f"{key} {size}" for key, size in zip(both["setting_key"], both["magnitude"], strict=True)]
-    found = _effect(both, np.c_[dummies, both["is_other"]], dummies.shape[1], unit, settings)
-    if found.degrees < 1:
+    if dummies.shape[1] == 1:
         return Compared(_UNKNOWN, reason="one context only has chaotic seeds at both levels, see its own row")
-    return Compared(found)
+    # A seed saw every magnitude; under two settings, whether it is a pair is asked context by context only.
+    seeds = [f"{key} {seed}" for key, seed in zip(both["setting_key"], both["seed"], strict=True)]
+    clusters = seeds if axis == MAGNITUDE else None
+    return Compared(_effect(both, np.c_[dummies, both["is_other"]], dummies.shape[1], unit, clusters))
 
 
 def _effect(rows: pd.DataFrame, design: object, column: int, unit: str, clusters: Sequence[Hashable] | None) -> Effect:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from study.axes import MAGNITUDE, held_text, is_numeric, swept, unit_lengths, units_that_differ
+from study.axes import MAGNITUDE, UNIT_LEAVES, held_text, is_numeric, swept, unit_lengths
 from study.crossings import KIND_COLUMNS
 from study.ratios import CHAOTIC, as_factors, shared_words
 from twophase.shares import holm
@@ -64,7 +64,9 @@ class Trend:
     reason: str = ""
 
 
-def trends(pushes: pd.DataFrame, controls: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+def trends(
+    pushes: pd.DataFrame, controls: pd.DataFrame, axes: Sequence[str], *, is_judged: bool = True
+) -> pd.DataFrame:
     """Fit the transition step over numeric axes.
 
     A log-normal model of accelerated failure times (`twophase.survival`) over the octaves, log2, of every numeric leaf
@@ -76,12 +78,18 @@ def trends(pushes: pd.DataFrame, controls: pd.DataFrame, axes: Sequence[str]) ->
         pushes: Crossings (`study.crossings`) of one indicator, perturbation and measure step.
         controls: The same of controls; may be empty.
         axes: Numeric axes; others have no trend and are passed over.
+        is_judged: Whether intervals and p-values are wanted, which take most of the time.
 
     Returns:
         A row per axis and unit of time: `per_octave` is the factor for each doubling of the axis, `exponent` its log2,
         the power of the axis with which the transition goes. p-values are corrected by Holm's method over the table.
     """
-    rows = [row for axis in axes if is_numeric(pushes, axis) for row in _rows(pushes, controls, axis, axes)]
+    rows = [
+        row
+        for axis in axes
+        if is_numeric(pushes, axis)
+        for row in _rows(pushes, controls, axis, axes, is_judged=is_judged)
+    ]
     table = pd.DataFrame(rows, columns=[name for name in TREND_COLUMNS if name not in ("p_holm", "verdict")])
     table = table.assign(p_holm=holm(table["p_value"].tolist()), num_comparisons=int(table["p_value"].notna().sum()))
     verdicts = [
@@ -91,11 +99,16 @@ def trends(pushes: pd.DataFrame, controls: pd.DataFrame, axes: Sequence[str]) ->
     return table.assign(verdict=verdicts)[TREND_COLUMNS]
 
 
-def _rows(pushes: pd.DataFrame, controls: pd.DataFrame, axis: str, axes: Sequence[str]) -> Iterator[dict[str, object]]:
-    for unit in units_that_differ(pushes):
+def _rows(
+    pushes: pd.DataFrame, controls: pd.DataFrame, axis: str, axes: Sequence[str], *, is_judged: bool
+) -> Iterator[dict[str, object]]:
+    along = make_design(pushes, [axis, *axes]).along
+    for unit, leaves in UNIT_LEAVES.items():
+        if unit != "steps" and not {axis, *along} & set(leaves):
+            continue  # adjusted for the length of the unit, the trend is the same in it
         if axis != MAGNITUDE:
             control = fit_trend(controls, axis, axes, unit) if len(controls) else Trend(_UNKNOWN)
-            yield _row(pushes, axis, "", unit, fit_trend(pushes, axis, axes, unit), control)
+            yield _row(pushes, axis, "", unit, fit_trend(pushes, axis, axes, unit, is_judged=is_judged), control)
         elif unit == "steps":
             held = swept(pushes)
             for values, rows in pushes.groupby(held) if held else [((), pushes)]:
@@ -103,7 +116,7 @@ def _rows(pushes: pd.DataFrame, controls: pd.DataFrame, axis: str, axes: Sequenc
                 yield _row(rows, axis, words, unit, fit_magnitudes(rows, unit), Trend(_UNKNOWN))
 
 
-def fit_trend(table: pd.DataFrame, axis: str, axes: Sequence[str], unit: str) -> Trend:
+def fit_trend(table: pd.DataFrame, axis: str, axes: Sequence[str], unit: str, *, is_judged: bool = True) -> Trend:
     """Fit crossings over everything that was swept, and judge one axis."""
     rows = table[table["outcome"].isin(CHAOTIC)]
     if rows[axis].nunique() < 2:
@@ -114,8 +127,8 @@ def fit_trend(table: pd.DataFrame, axis: str, axes: Sequence[str], unit: str) ->
     column = design.column_of[axis]
     if len(rows) <= design.matrix.shape[1]:
         return Trend(_UNKNOWN, design, reason=f"{len(rows)} chaotic seeds for {design.matrix.shape[1]} coefficients")
-    found = _fitted(rows, design, column, unit, rows["setting_key"].tolist())
-    if found.effect.degrees > 0:
+    found = _fitted(rows, design, column, unit, rows["setting_key"].tolist(), is_judged=is_judged)
+    if found.effect.degrees > 0 or not is_judged:
         return found
     # With as many settings as coefficients, how far settings stray from the line can't be told.
     line = "as many coefficients as settings: seeds stand for settings, as if the line were straight"
@@ -136,12 +149,22 @@ def fit_magnitudes(table: pd.DataFrame, unit: str) -> Trend:
     return Trend(found.effect, design, "seeds", found.scale, found.cluster_scale, found.reason)
 
 
-def _fitted(rows: pd.DataFrame, design: Design, column: int, unit: str, clusters: Sequence[Hashable] | None) -> Trend:
+def _fitted(
+    rows: pd.DataFrame,
+    design: Design,
+    column: int,
+    unit: str,
+    clusters: Sequence[Hashable] | None,
+    *,
+    is_judged: bool = True,
+) -> Trend:
     lengths = unit_lengths(rows, unit)
     low, high = rows["low"].to_numpy(dtype=float) / lengths, rows["high"].to_numpy(dtype=float) / lengths
     times: Times = read_times(design.matrix, low, high, clusters)
     fit = fit_times(times)
-    return Trend(effect(times, fit, column), design, "settings", fit.scale, fit.cluster_scale)
+    alone = Effect(float(fit.coefficients[column]), math.nan, math.nan, math.nan, 0, 0)
+    found = effect(times, fit, column) if is_judged else alone
+    return Trend(found, design, "settings", fit.scale, fit.cluster_scale)
 
 
 def make_design(rows: pd.DataFrame, first: Sequence[str]) -> Design:
