@@ -100,7 +100,7 @@ def ratio_notes(rows: pd.DataFrame) -> list[str]:
         shared = known["num_shared_seeds"].max()
         few = f", never with fewer than {LEAST_PAIRS} shared seeds" if shared < LEAST_PAIRS else ""
         notes.append(
-            f"seeds of two levels correlate by {low:.2f} to {high:.2f} (up to {shared} shared seeds); paired in {pairs} "
+            f"seeds of two levels correlate by {low:.2f} to {high:.2f} (up to {shared} shared); paired in {pairs} "
             f"of {len(known)} comparisons, where that is above 0 beyond chance{few}"
         )
     counted = rows.loc[rows["unit"] == "steps", "reason"].value_counts()

@@ -39,6 +39,11 @@ def is_measure(rows: pd.DataFrame, measure: str) -> pd.Series:
     return rows["measure_step"] == int(measure)
 
 
+def replicate_values(rows: pd.DataFrame, indicator: str) -> pd.Series:
+    """An indicator of every child: +inf where it diverged, NaN where it tells nothing."""
+    return rows[indicator].mask(rows["diverged"], np.inf).mask(rows["lost"] != "", np.nan)
+
+
 def curve_matrix(rows: pd.DataFrame, indicator: str) -> pd.DataFrame:
     """One row per replicate, indexed by (setting_key, seed, trial_key, direction); one column per fork step.
 
@@ -46,6 +51,6 @@ def curve_matrix(rows: pd.DataFrame, indicator: str) -> pd.DataFrame:
         rows: Children of one kind, magnitude and measure step, with `lost` (see `study.evidence.judged`).
         indicator: The column to take; +inf where the child diverged, NaN where it tells nothing.
     """
-    values = rows[indicator].mask(rows["diverged"], np.inf).mask(rows["lost"] != "", np.nan)
+    values = replicate_values(rows, indicator)
     index = ["setting_key", "seed", "trial_key", "direction"]
     return rows.assign(value=values).pivot(index=index, columns="fork_step", values="value")
