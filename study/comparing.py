@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from study.axes import MAGNITUDE, check_axis
+from study.axes import MAGNITUDE, check_axis, goes_along, is_numeric, swept
 from study.clocks import clocks
 from study.crossings import crossings
 from study.dating import agreements
@@ -98,6 +98,27 @@ def compare(
         clocks=clocks(pushes, trajectory) if trajectory is not None and len(trajectory) else pd.DataFrame(),
         agreements=agreements(transitions) if transitions is not None else pd.DataFrame(),
     )
+
+
+def all_trends(chaos: pd.DataFrame, declared: Declared, evidence: Evidence) -> Comparison | None:
+    """Trends over everything numeric that was swept, magnitudes included, as a report shows them.
+
+    Returns:
+        A comparison without ratios, clocks and agreements; None where nothing numeric was swept, or there is one seed.
+    """
+    found = crossings(chaos, declared, evidence)
+    found = found[found["is_primary_measure"]]
+    every = found[found["perturbation"] == declared.perturbation]
+    pushes = every[every["magnitude"] == declared.primary_magnitude]
+    controls = found[found["perturbation"] == ORDER]
+    sizes = [MAGNITUDE] if every["magnitude"].nunique() > 1 else []
+    leaves = [leaf for leaf in swept(pushes) if is_numeric(pushes, leaf) and not goes_along(pushes, leaf)]
+    if pushes.empty or not (sizes or leaves) or pushes["seed"].nunique() < 2:
+        return None
+    empty = pd.DataFrame()
+    tables = [trends(every, controls, sizes), trends(pushes, controls, leaves)]
+    table = pd.concat([table for table in tables if len(table)], ignore_index=True)
+    return Comparison((*sizes, *leaves), every if sizes else pushes, controls, empty, table, empty, empty, empty)
 
 
 def _check(every: pd.DataFrame, pushes: pd.DataFrame, axes: Sequence[str], size: float, declared: Declared) -> None:

@@ -77,10 +77,10 @@ def ratios_text(rows: pd.DataFrame) -> str:
                 {ALL: f"all {row['num_contexts']} together", "": "–"}.get(row["held"], row["held"]),
                 *[row["unit"]] * several,
                 factor_text(row["ratio"]),
-                _interval(row, "ci_low", "ci_high"),
+                factor_interval(row, "ci_low", "ci_high"),
                 p_text(row["p_holm"]),
                 row["verdict"],
-                f"{factor_text(row['control_ratio'])} {_interval(row, 'control_ci_low', 'control_ci_high')}",
+                f"{factor_text(row['control_ratio'])} {factor_interval(row, 'control_ci_low', 'control_ci_high')}",
                 row["of_controls"],
                 p_text(row["fisher_p_holm"]),
             ]
@@ -125,11 +125,11 @@ def trends_text(rows: pd.DataFrame) -> str:
                 *[row["held"]] * is_held,
                 row["unit"],
                 factor_text(row["per_octave"]),
-                _interval(row, "ci_low", "ci_high"),
+                factor_interval(row, "ci_low", "ci_high"),
                 p_text(row["p_holm"]),
                 row["verdict"],
                 row["adjusted_for"] or "–",
-                f"{factor_text(row['control_per_octave'])} {_interval(row, 'control_ci_low', 'control_ci_high')}",
+                f"{factor_text(row['control_per_octave'])} {factor_interval(row, 'control_ci_low', 'control_ci_high')}",
                 row["of_controls"],
             ]
         )
@@ -197,7 +197,7 @@ def agreement_lines(rows: pd.DataFrame) -> Iterable[str]:
             continue
         yield (
             f"chaos and cone ({row['kernel']} kernel): the kernel's transition over the barrier's is "
-            f"{factor_text(row['ratio'])} {_interval(row, 'ci_low', 'ci_high')} in {row['num_both']} of "
+            f"{factor_text(row['ratio'])} {factor_interval(row, 'ci_low', 'ci_high')} in {row['num_both']} of "
             f"{row['num_settings']} settings; rank correlation {_number(row['correlation'])} "
             f"[{_number(row['correlation_low'])}, {_number(row['correlation_high'])}]; intervals overlap in "
             f"{row['overlap_share']:.0%}; only the barrier's: {row['only_first']}, only the kernel's: "
@@ -215,7 +215,8 @@ def p_text(value: float) -> str:
     return "–" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _interval(row: Mapping[str, Any], low: str, high: str) -> str:
+def factor_interval(row: Mapping[str, Any], low: str, high: str) -> str:
+    """The ends of a factor; empty where there are none."""
     if math.isnan(row[low]):
         return ""
     return f"[{factor_text(row[low])}, {factor_text(row[high])}{')' if math.isinf(row[high]) else ']'}"
