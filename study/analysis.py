@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from study.comparing import compare
 from study.curves import curve_matrix, measures_of, threshold_of
 from study.evidence import Evidence, counted, judged, reason, setting_words
 from study.kernel_transitions import KERNEL_VELOCITY
@@ -16,6 +17,8 @@ from twophase.config import LEAVES, Protocol
 from twophase.errors import BadInput, unknown
 from twophase.perturb import ORDER
 from twophase.transition import Transition, locate_transition
+
+__all__ = ["ESTIMATE_COLUMNS", "POOLED_COLUMNS", "compare", "select", "transitions"]
 
 ESTIMATE_COLUMNS = [
     "indicator",

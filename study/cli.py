@@ -127,6 +127,9 @@ def parser() -> Parser:
         sub.add_argument("--indicator", help="another indicator than the primary")
         sub.add_argument("--magnitude", type=float, help="another magnitude than the primary's")
         sub.add_argument("--json", action="store_true", help="print one JSON object")
+    compare.add_argument(
+        "study", metavar="STUDY", nargs="+", help="a study's folder or its name under the root; several are read as one"
+    )
     status = add("status", "tell how far a study is, and what failed", commands.status, "twophase status quick")
     shown = status.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print one JSON object")
@@ -136,7 +139,7 @@ def parser() -> Parser:
     compact = add("compact", "put many small files into few, same rows", commands.compact, "twophase compact quick")
     for sub in (plan, start, look, locate, compare, status, report, check, compact):
         sub.add_argument("--root", metavar="DIR", help=f"folder of studies (default: {commands.ROOT})")
-    for sub in (locate, compare, status, report, check, compact):
+    for sub in (locate, status, report, check, compact):
         sub.add_argument("study", metavar="STUDY", help="a study's folder or its name under the root")
     return top
 

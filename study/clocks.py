@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from study.summary import records
-from twophase.config import LEAVES, Setting
+from twophase.config import LEAVES, TYPES, Setting
 from twophase.training import learning_rate
 
 LEAST_SETTINGS = 3
@@ -112,7 +112,7 @@ def _courses(seen: pd.DataFrame, trajectory: pd.DataFrame) -> Iterator[tuple[tup
 
 def make_course(rows: pd.DataFrame) -> Course:
     """Lay a run's course over many steps: the schedule exactly, what was measured by its logarithm over log(1 + t)."""
-    setting = Setting(**{leaf: rows[leaf].iloc[0] for leaf in LEAVES})
+    setting = Setting(**{leaf: TYPES[leaf](rows[leaf].iloc[0]) for leaf in LEAVES})
     end = int(setting.num_steps)
     marks = [np.linspace(0, end, MOST_POINTS // 2), np.expm1(np.linspace(0, math.log1p(end), MOST_POINTS // 2))]
     steps = np.unique(np.concatenate(marks).round())

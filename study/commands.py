@@ -27,6 +27,7 @@ from study.report import write_report
 from study.search_summary import search_records, search_text
 from study.status import failure_lines, partial_text, read_status, status_text
 from study.summary import aligned, located_text, records, to_json
+from study.together import read_together
 from twophase.config import LEAVES
 from twophase.errors import BadInput, unknown
 
@@ -161,21 +162,22 @@ def locate(arguments: argparse.Namespace) -> int:
 
 def compare(arguments: argparse.Namespace) -> int:
     """Print ratios between settings, and trends over numeric axes."""
-    study = _open(arguments)
-    chaos = _require_chaos(study)
-    declared = manifest.require_declared(study.path)
-    derive(study, declared)
+    studies = [_open(arguments, name) for name in dict.fromkeys(arguments.study)]
+    for study in studies:
+        _require_chaos(study)
+        derive(study)
+        _warn(partial_text(read_status(study)))
+    read = read_together(studies)
     found = comparing.compare(
-        chaos,
+        read.chaos,
         list(dict.fromkeys(arguments.by)),
-        declared,
-        evidence=read_evidence(study, declared),
+        read.declared,
+        evidence=read.evidence,
         indicator=arguments.indicator,
         magnitude=arguments.magnitude,
-        trajectory=study.table("trajectory"),
-        transitions=study.table("transitions"),
+        trajectory=read.trajectory,
+        transitions=read.transitions,
     )
-    _warn(partial_text(read_status(study)))
     if arguments.json:
         tables = {"clocks": found.clocks, "agreements": found.agreements}
         beside = {name: records(table) for name, table in tables.items()}
@@ -283,9 +285,9 @@ def _root(arguments: argparse.Namespace) -> Path:
     return Path(ROOT if arguments.root is None else arguments.root)
 
 
-def _open(arguments: argparse.Namespace) -> results.Study:
+def _open(arguments: argparse.Namespace, name: str | None = None) -> results.Study:
     """Open a study by its folder or by its name under the root; a root that was named goes before this folder."""
-    named = Path(arguments.study)
+    named = Path(name or arguments.study)
     is_name = len(named.parts) == 1
     if (arguments.root is not None and is_name) or not results.is_study(named):
         return results.open(_root(arguments) / named)
