@@ -199,7 +199,7 @@ def _pairing(one: pd.DataFrame, other: pd.DataFrame) -> tuple[float, int, bool]:
     correlation = float(np.corrcoef(shared.T)[0, 1])
     if len(shared) < LEAST_PAIRS:
         return correlation, len(shared), False
-    return correlation, len(shared), fisher_z(correlation, len(shared), 0.9)[0] > 0
+    return correlation, len(shared), fisher_z(correlation, len(shared))[0] > 0
 
 
 def ever_chaotic(rows: pd.DataFrame) -> Share:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 import results
+from study.crossings import KIND_COLUMNS
 from study.evidence import Evidence, read_evidence
 from study.manifest import Declared, require_declared
 from study.protocols import Protocols
@@ -54,7 +55,7 @@ def read_together(studies: Sequence[results.Study]) -> Together:
     return Together(
         tables["chaos"].drop_duplicates(child),
         tables["trajectory"].drop_duplicates(["trial_key", "step"]),
-        tables["transitions"],
+        tables["transitions"].drop_duplicates(["setting_key", *KIND_COLUMNS]),
         replace(first, measures=tuple(dict.fromkeys(text for own in declared for text in own.measures))),
         Evidence(
             Protocols(

@@ -25,10 +25,15 @@ from twophase.errors import BadInput
 _Array = npt.NDArray[np.float64]
 _LOG_2PI = math.log(2 * math.pi)
 LEAST_SCALE, MOST_SCALE = 0.01, 30.0
-"""Bounds of σ and τ, in nats: times within 1 % are the same to any grid; replicates of one cell would ask for σ = 0."""
+"""Bounds of σ and τ, in nats."""
+LEAST_OF_CELL = 0.08
+"""With clusters, σ is at least this share of the usual cell: the nodes of the integral don't resolve sharper edges.
+
+Less than that can't be told from no spread, and replicates of one cell would ask for none.
+"""
 FARTHEST = 12.0
 """How far from the estimate an end of an interval is looked for, in nats over the range of its covariate."""
-_NODES = np.linspace(-6.0, 6.0, 25)
+_NODES = np.linspace(-6.0, 6.0, 61)
 """Of the trapezoid rule, in standard deviations of a cluster's effect given its data; exact to 1e-8 for a Gaussian."""
 
 
@@ -200,6 +205,8 @@ def _end(fall: Callable[[float], float], estimate: float, side: int, most: float
     """
 
     def past(step: float) -> float:
+        if step == 0:
+            return -math.sqrt(most)  # it falls by nothing at the estimate itself
         return math.sqrt(fall(estimate + side * step * reach)) - math.sqrt(most)
 
     near, at_near, step = 0.0, -math.sqrt(most), 0.5
@@ -274,7 +281,8 @@ def _starts(times: Times, basis: _Array, offset: _Array) -> list[_Array]:
 
 def _climb(times: Times, basis: _Array, offset: _Array, point: _Array) -> tuple[float, _Array]:
     scales = 1 if times.cluster is None else 2
-    bounds = [(-80.0, 80.0)] * basis.shape[1] + [(math.log(LEAST_SCALE), math.log(MOST_SCALE))] * scales
+    least = [_least_sigma(times), LEAST_SCALE][:scales]
+    bounds = [(-80.0, 80.0)] * basis.shape[1] + [(math.log(low), math.log(MOST_SCALE)) for low in least]
     point = np.clip(point, [low for low, _ in bounds], [high for _, high in bounds])
     value = -math.inf
     for _ in range(8):
@@ -292,6 +300,13 @@ def _climb(times: Times, basis: _Array, offset: _Array, point: _Array) -> tuple[
         if nodes is None or abs(value - before) < 1e-5:
             break
     return value, point
+
+
+def _least_sigma(times: Times) -> float:
+    widths = (times.high - times.low)[np.isfinite(times.high - times.low)]
+    if times.cluster is None or not len(widths):
+        return LEAST_SCALE
+    return max(LEAST_SCALE, LEAST_OF_CELL * float(np.median(widths)))
 
 
 @dataclass(frozen=True)
