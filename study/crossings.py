@@ -39,6 +39,7 @@ def crossings(
         for found in _crossings(children, declared, evidence, list(indicators) or [declared.primary.indicator])
     ]
     table = pd.DataFrame(rows, columns=[*keys, "seed", *KIND_COLUMNS, "is_primary_measure", *CROSSING_COLUMNS])
+    table = table.astype({"is_primary_measure": bool})
     return table.assign(steps_per_epoch=table["num_train"] // table["batch_size"])
 
 

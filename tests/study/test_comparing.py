@@ -20,12 +20,13 @@ from study.forest import forest_figure, forest_words
 from study.manifest import Declared
 from study.ratios import ratios
 from study.trends import trends
-from tests.study.rows import OTHER, POINT, healthy
+from tests.study.rows import OTHER, POINT, frame, healthy, rows_of, sentinel
 from twophase.config import setting
 from twophase.errors import BadInput
 from twophase.training import learning_rate
 
 GRID = np.array([0, 10, 25, 50, 100, 200, 400], dtype=float)
+LOST = pd.concat([frame(rows_of(p, 0, (1.0, 0.0, 0.0)), sentinel(p, 0, diverged=True)) for p in (POINT, OTHER)])
 DECLARED = Declared(magnitudes=(1e-2, 1e-3))
 
 
@@ -227,6 +228,7 @@ def test_a_comparison_from_chaos_rows_in_words():
     ("chaos", "axes", "how", "words"),
     [
         (healthy(), ["rl"], {}, "unknown axis 'rl'"),
+        (LOST, ["lr"], {}, "no gaussian children measured at end tell anything yet"),
         (healthy(), ["lr"], {}, "lr has 1, 0.1; nothing was swept"),
         (
             pd.concat([healthy(seeds=1), healthy(OTHER, seeds=1)]),
