@@ -2,10 +2,10 @@
 
 import pandas as pd
 
+from study.kernel_transitions import KERNEL_VELOCITY
 from study.summary import records
 from twophase.agreement import Dated, agreement
 
-KERNEL_INDICATOR = "kernel_velocity"
 AGREEMENT_COLUMNS = [
     *("first", "second", "kernel", "ratio", "ci_low", "ci_high", "correlation", "correlation_low", "correlation_high"),
     *("num_settings", "num_both", "overlap_share", "overlap_low", "overlap_high", "only_first", "only_second"),
@@ -22,7 +22,7 @@ def agreements(transitions: pd.DataFrame) -> pd.DataFrame:
         A row per kind of kernel; none where the kernel's transitions weren't located.
     """
     primary = transitions[transitions["is_primary"]]
-    of_kernel = transitions[transitions["indicator"] == KERNEL_INDICATOR]
+    of_kernel = transitions[transitions["indicator"] == KERNEL_VELOCITY]
     rows = [_row(primary, rows, str(kernel)) for kernel, rows in of_kernel.groupby("kernel")]
     return pd.DataFrame([row for row in rows if row is not None], columns=AGREEMENT_COLUMNS)
 
@@ -37,7 +37,7 @@ def _row(primary: pd.DataFrame, others: pd.DataFrame, kernel: str) -> dict[str, 
     found = agreement(first, second)
     return {
         "first": primary["indicator"].iloc[0],
-        "second": KERNEL_INDICATOR,
+        "second": KERNEL_VELOCITY,
         "kernel": kernel,
         "ratio": found.ratio,
         "ci_low": found.ratio_low,
