@@ -32,6 +32,7 @@ ONE_ROW_PER = {
     "switch": "trial and switch step",
     "transitions": "setting, indicator, perturbation, magnitude, measure step and kind of kernel",
     "confinement": "trial, kind of kernel and step τ ([what the columns mean](cone.md))",
+    "boundary": "setting, fork step, indicator, perturbation and measure step",
 }
 
 
@@ -60,9 +61,12 @@ def _table_section(table: Table) -> str:
             "`order`, magnitude 0, and their number as `direction`.\n"
         )
     if "trial_key" not in table.identity:
-        lines.append("Derived from all rows whenever `run`, `locate` or `report` ends; has no trial key and no seed.\n")
+        lines.append(
+            "Derived from all rows whenever `run`, `locate`, `compare` or `report` ends; "
+            "has no trial key and no seed.\n"
+        )
     elif table.name == "confinement":
-        lines.append("Derived from `cone` and `transitions` whenever `run`, `locate` or `report` ends.\n")
+        lines.append("Derived from `cone` and `transitions` whenever `run`, `locate`, `compare` or `report` ends.\n")
     columns = ((c.name, c.type, c.unit, c.description) for c in table.columns)
     return "\n".join([*lines, _columns(columns)])
 

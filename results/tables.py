@@ -277,6 +277,36 @@ _CONFINEMENT = Table(
     is_derived=True,
 )
 
+_BOUNDARY = Table(
+    "boundary",
+    ("fork_step", "indicator", "perturbation", "measure"),
+    (
+        _FORK_STEP,
+        Column("indicator", "string", "", "column that is compared with the threshold"),
+        _PERTURBATION,
+        Column("measure", "string", "", "when it was measured: end, +n after the fork, or an absolute step"),
+        Column(
+            "critical_magnitude",
+            "float",
+            "1",
+            "median over seeds of the magnitude at which children begin to disconnect; NaN if censored",
+        ),
+        Column("ci_low", "float", "1", "lower end of the interval; 0: below the smallest magnitude tested"),
+        Column("ci_high", "float", "1", "upper end of the interval; inf: beyond the largest magnitude tested"),
+        Column(
+            "censoring",
+            "string",
+            "",
+            "none; left: disconnected at the smallest magnitude; right: connected at the largest; both; undetermined",
+        ),
+        Column("threshold", "float", "", "value at or below which a child counts as connected"),
+        Column("num_seeds", "int", "seeds", "seeds that tell something"),
+        Column("num_magnitudes", "int", "magnitudes", "magnitudes tested"),
+    ),
+    identity=("study", "setting_key"),
+    is_derived=True,
+)
+
 TABLES: dict[str, Table] = {
     "trials": _TRIALS,
     "trajectory": _TRAJECTORY,
@@ -290,4 +320,5 @@ TABLES: dict[str, Table] = {
     "switch": _SWITCH,
     "transitions": _TRANSITIONS,
     "confinement": _CONFINEMENT,
+    "boundary": _BOUNDARY,
 }

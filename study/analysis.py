@@ -4,18 +4,21 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
+from study.comparing import compare
+from study.curves import curve_matrix, measures_of, threshold_of
 from study.evidence import Evidence, counted, judged, reason, setting_words
 from study.kernel_transitions import KERNEL_VELOCITY
-from study.manifest import Declared, default_threshold
+from study.manifest import Declared
 from study.protocols import UNKNOWN, protocol_text
 from twophase.chaos import INDICATORS
 from twophase.config import LEAVES, Protocol
 from twophase.errors import BadInput, unknown
 from twophase.perturb import ORDER
 from twophase.transition import Transition, locate_transition
+
+__all__ = ["ESTIMATE_COLUMNS", "POOLED_COLUMNS", "compare", "select", "transitions"]
 
 ESTIMATE_COLUMNS = [
     "indicator",
@@ -100,7 +103,7 @@ def _estimates(children: pd.DataFrame, declared: Declared, evidence: Evidence) -
     words += setting_words(evidence, rows["setting_key"].unique())
     scope = _Scope(declared, not differs, protocol, tuple(words))
     for (kind, magnitude), of_kind in rows.groupby(["perturbation", "magnitude"], sort=True):
-        for text, is_primary, measured in _measures(of_kind, declared):
+        for text, is_primary, measured in measures_of(of_kind, declared):
             for indicator in INDICATORS:
                 is_headline = is_primary and kind == declared.perturbation and magnitude == declared.primary_magnitude
                 yield {
@@ -112,35 +115,9 @@ def _estimates(children: pd.DataFrame, declared: Declared, evidence: Evidence) -
                 }
 
 
-def _measures(rows: pd.DataFrame, declared: Declared) -> Iterator[tuple[str, bool, pd.DataFrame]]:
-    """Measure steps as text, whether the primary's, and their rows; the primary's first, none twice."""
-    seen = set()
-    for measure in sorted(declared.measures, key=lambda written: written != declared.measure):
-        measured = rows[is_measure(rows, measure)]
-        # Epochs are a way of writing; the row holds the step that they come to, where they come to one.
-        steps = measured["measure_step"].unique()
-        text = str(steps[0]) if measure.endswith("ep") and len(steps) == 1 else measure
-        if len(measured) and text not in seen:
-            seen.add(text)
-            yield text, measure == declared.measure, measured
-
-
-def is_measure(rows: pd.DataFrame, measure: str) -> pd.Series:
-    """Tell which rows were measured at a measure step as it is written."""
-    if measure == "end":
-        return rows["measure_step"] == rows["num_steps"]
-    if measure.startswith("+"):
-        return rows["measure_step"] - rows["fork_step"] == int(measure)
-    if measure.endswith("ep"):
-        per_epoch = rows["num_train"] // rows["batch_size"]
-        return rows["measure_step"] == (float(measure.removesuffix("ep")) * per_epoch).round()
-    return rows["measure_step"] == int(measure)
-
-
 def _estimate(rows: pd.DataFrame, indicator: str, scope: _Scope, *, is_headline: bool) -> dict[str, object]:
-    primary = scope.declared.primary
-    is_indicator = indicator == primary.indicator
-    threshold = primary.threshold if is_indicator else default_threshold(indicator)
+    is_indicator = indicator == scope.declared.primary.indicator
+    threshold = threshold_of(indicator, scope.declared)
     curves = curve_matrix(rows, indicator)
     found = _located(curves, threshold)
     is_seen = curves.notna().any(axis=1)
@@ -176,18 +153,6 @@ def _pooled_words(curves: pd.DataFrame, threshold: float) -> str:
     if len(verdicts) == 1:
         return ""
     return f"the pooled settings differ ({counted(verdicts)}): one step does not stand for them all"
-
-
-def curve_matrix(rows: pd.DataFrame, indicator: str) -> pd.DataFrame:
-    """One row per replicate, indexed by (setting_key, seed, trial_key, direction); one column per fork step.
-
-    Args:
-        rows: Children of one kind, magnitude and measure step, with `lost` (see `study.evidence.judged`).
-        indicator: The column to take; +inf where the child diverged, NaN where it tells nothing.
-    """
-    values = rows[indicator].mask(rows["diverged"], np.inf).mask(rows["lost"] != "", np.nan)
-    index = ["setting_key", "seed", "trial_key", "direction"]
-    return rows.assign(value=values).pivot(index=index, columns="fork_step", values="value")
 
 
 def select(found: pd.DataFrame, indicator: str | None, magnitude: float | None) -> pd.DataFrame:

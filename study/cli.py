@@ -114,9 +114,22 @@ def parser() -> Parser:
         "locate", "print the transition of each setting", commands.locate, "twophase locate quick --by model --json"
     )
     locate.add_argument("--by", action="append", metavar="AXIS", help="pool over all axes but these; repeatable")
-    locate.add_argument("--indicator", help="another indicator than the primary")
-    locate.add_argument("--magnitude", type=float, help="another magnitude than the primary's")
-    locate.add_argument("--json", action="store_true", help="print one JSON object")
+    compare = add(
+        "compare",
+        "print ratios between settings, and trends over numeric axes",
+        commands.compare,
+        "twophase compare depth_lr --by lr --by depth",
+    )
+    compare.add_argument(
+        "--by", action="append", required=True, metavar="AXIS", help="a setting, or magnitude; repeatable"
+    )
+    for sub in (locate, compare):
+        sub.add_argument("--indicator", help="another indicator than the primary")
+        sub.add_argument("--magnitude", type=float, help="another magnitude than the primary's")
+        sub.add_argument("--json", action="store_true", help="print one JSON object")
+    compare.add_argument(
+        "study", metavar="STUDY", nargs="+", help="a study's folder or its name under the root; several are read as one"
+    )
     status = add("status", "tell how far a study is, and what failed", commands.status, "twophase status quick")
     shown = status.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print one JSON object")
@@ -124,7 +137,7 @@ def parser() -> Parser:
     report = add("report", "write the report and its figures", commands.report, "twophase report quick")
     check = add("check", "prove a study's store whole", commands.check, "twophase check quick")
     compact = add("compact", "put many small files into few, same rows", commands.compact, "twophase compact quick")
-    for sub in (plan, start, look, locate, status, report, check, compact):
+    for sub in (plan, start, look, locate, compare, status, report, check, compact):
         sub.add_argument("--root", metavar="DIR", help=f"folder of studies (default: {commands.ROOT})")
     for sub in (locate, status, report, check, compact):
         sub.add_argument("study", metavar="STUDY", help="a study's folder or its name under the root")

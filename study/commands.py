@@ -11,10 +11,11 @@ import pandas as pd
 
 import results
 import search_spaces
-from study import driver, manifest, searching
+from study import comparing, driver, manifest, searching
 from study.analysis import select, transitions
 from study.cluster import terminated_as_interrupt
 from study.columns import setting_columns
+from study.comparison_text import comparison_text
 from study.driver import Means, derive, read_space, study_plan
 from study.evidence import read_evidence
 from study.kernel_transitions import with_kernels
@@ -26,6 +27,7 @@ from study.report import write_report
 from study.search_summary import search_records, search_text
 from study.status import failure_lines, partial_text, read_status, status_text
 from study.summary import aligned, located_text, records, to_json
+from study.together import read_together
 from twophase.config import LEAVES
 from twophase.errors import BadInput, unknown
 
@@ -140,11 +142,7 @@ def _plan_text(name: str, plan: Plan) -> str:
 def locate(arguments: argparse.Namespace) -> int:
     """Print the transition of each setting."""
     study = _open(arguments)
-    chaos = study.table("chaos")
-    if chaos.empty:
-        failed = int((study.table("trials")["status"] == "failed").sum())
-        why = f"its {failed} trials failed, see twophase status {study.name}" if failed else "run it first"
-        raise BadInput(f"study '{study.name}' has no chaos rows yet; {why}")
+    chaos = _require_chaos(study)
     declared = manifest.require_declared(study.path)
     derive(study, declared)
     by = list(dict.fromkeys(arguments.by or ()))
@@ -159,6 +157,33 @@ def locate(arguments: argparse.Namespace) -> int:
         print(to_json(transitions=records(shown)))
         return DONE
     print(_transitions_text(study, declared, found, shown, by))
+    return DONE
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Print ratios between settings, and trends over numeric axes."""
+    studies = [_open(arguments, name) for name in dict.fromkeys(arguments.study)]
+    for study in studies:
+        _require_chaos(study)
+        derive(study)
+        _warn(partial_text(read_status(study)))
+    read = read_together(studies)
+    found = comparing.compare(
+        read.chaos,
+        list(dict.fromkeys(arguments.by)),
+        read.declared,
+        evidence=read.evidence,
+        indicator=arguments.indicator,
+        magnitude=arguments.magnitude,
+        trajectory=read.trajectory,
+        transitions=read.transitions,
+    )
+    if arguments.json:
+        tables = {"clocks": found.clocks, "agreements": found.agreements}
+        beside = {name: records(table) for name, table in tables.items()}
+        print(to_json(ratios=records(found.ratios), trends=records(found.trends), **beside))
+        return DONE
+    print(comparison_text(found))
     return DONE
 
 
@@ -247,13 +272,22 @@ def _print_written(study: results.Study, page: Path) -> None:
     print(f"report:  {page}")
 
 
+def _require_chaos(study: results.Study) -> pd.DataFrame:
+    chaos = study.table("chaos")
+    if chaos.empty:
+        failed = int((study.table("trials")["status"] == "failed").sum())
+        why = f"its {failed} trials failed, see twophase status {study.name}" if failed else "run it first"
+        raise BadInput(f"study '{study.name}' has no chaos rows yet; {why}")
+    return chaos
+
+
 def _root(arguments: argparse.Namespace) -> Path:
     return Path(ROOT if arguments.root is None else arguments.root)
 
 
-def _open(arguments: argparse.Namespace) -> results.Study:
+def _open(arguments: argparse.Namespace, name: str | None = None) -> results.Study:
     """Open a study by its folder or by its name under the root; a root that was named goes before this folder."""
-    named = Path(arguments.study)
+    named = Path(name or arguments.study)
     is_name = len(named.parts) == 1
     if (arguments.root is not None and is_name) or not results.is_study(named):
         return results.open(_root(arguments) / named)

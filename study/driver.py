@@ -16,6 +16,7 @@ import search_spaces
 from search_spaces import Space
 from study import cluster_address, manifest
 from study.analysis import transitions
+from study.boundary import boundary
 from study.cluster import (
     Crew,
     EnvironmentFault,
@@ -203,7 +204,7 @@ def study_plan(space: Space, root: Path) -> Plan:
 
 
 def derive(study: results.Study, declared: Declared | None = None) -> None:
-    """Write the tables that follow from all rows: `trials`, `transitions` and `confinement`."""
+    """Write the tables that follow from all rows: `trials`, `transitions`, `confinement` and `boundary`."""
     results.write_trials(study)
     chaos = study.table("chaos")
     if declared is None:
@@ -212,6 +213,7 @@ def derive(study: results.Study, declared: Declared | None = None) -> None:
     cone = study.table("cone")
     found = with_kernels(transitions(chaos, declared, evidence=evidence), cone, evidence.protocols)
     results.write_derived(study, "transitions", found)
+    results.write_derived(study, "boundary", boundary(chaos, declared, evidence))
     others = natural_null(evidence.protocols.one_each(study.table("sketch")))
     results.write_derived(study, "confinement", confinements(cone, found, _known_confinements(study), others))
 

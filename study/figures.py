@@ -16,6 +16,7 @@ from results.files import write_bytes
 from study.cone_plots import angle_figure, cone_figure, velocity_figure
 from study.confinements import setting_verdicts
 from study.dose import dose_figure, dose_words, doses
+from study.forest import forest_figure, forest_words
 from study.kernel_drift import kernel_drift, verdict_words
 from study.labels import setting_labels, varying_axes
 from study.plots import barrier_figure, kernel_estimate, kernel_figure, learning_figure, marked_estimate
@@ -80,6 +81,11 @@ DOSES = (
     "order, with their range; grey: the first fork step's control and its range, as far as two runs can part "
     "from there. Dotted: the threshold. A line that is flat below its control doesn't care how small the push is."
 )
+FOREST = (
+    "Points are transitions, medians over seeds, with their 95 % intervals; grey: controls, not perturbed but given "
+    "another data order from the fork on. An open arrow: the interval has no end, as past the last fork step nothing "
+    "was seen. Where there is no transition, the verdict stands in its place."
+)
 KERNELS = (
     "S = 1 − cosine between the kernels of two checkpoints, mean over seeds; checkpoints are evenly spaced whatever "
     "their steps. Dashed: the transition of the barrier's figure; solid: the kernel's own, where its velocity breaks. "
@@ -126,6 +132,7 @@ def pictures(tables: Mapping[str, pd.DataFrame]) -> list[Picture]:
     chaos, found, cone, trajectory = (tables[name] for name in ("chaos", "transitions", "cone", "trajectory"))
     axes = varying_axes(tables["trials"], list(LEAVES))
     made = _curve_pictures(chaos, found, axes) if len(chaos) else []
+    made += _forest_pictures(chaos, found, axes) if len(chaos) else []
     if len(cone):
         made += _kernel_pictures(cone, found, tables["confinement"], axes)
     switch = tables["switch"]
@@ -177,6 +184,15 @@ def _curve_pictures(chaos: pd.DataFrame, found: pd.DataFrame, axes: Sequence[str
     if primary != "disagreement":
         made.append(_curve_picture(chaos, found, axes, "disagreement", "disagreement"))
     return made
+
+
+def _forest_pictures(chaos: pd.DataFrame, found: pd.DataFrame, axes: Sequence[str]) -> list[Picture]:
+    """All settings' transitions side by side, where there are two or more."""
+    figure = forest_figure(found, chaos, axes, float(chaos["fork_step"].max()))
+    if figure is None:
+        return []
+    alt = f"Transitions of all settings. {forest_words(found, dict(setting_labels(chaos, axes)))}"
+    return [Picture("comparison", "Comparison", FOREST, figure, alt)]
 
 
 def _dose_pictures(chaos: pd.DataFrame, found: pd.DataFrame, axes: Sequence[str], indicator: str) -> list[Picture]:

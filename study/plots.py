@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from study.analysis import is_measure
+from study.curves import is_measure
 from study.evidence import DIVERGED, Evidence, judged
 from study.kernel_transitions import KERNEL_VELOCITY
 from study.labels import setting_labels

@@ -12,6 +12,8 @@ import results
 from results.files import write_bytes
 from search_spaces import space_yaml
 from study import manifest
+from study.comparing import Comparison, all_trends
+from study.comparison_text import factor_interval, factor_text, p_text, trend_notes
 from study.confinements import setting_verdicts
 from study.evidence import read_evidence
 from study.figures import Picture, pictures, save
@@ -57,6 +59,7 @@ def page(study: results.Study, tables: Mapping[str, pd.DataFrame], made: list[Pi
     found = tables["transitions"]
     primary = found[found["is_primary"]]
     axes = varying_axes(trials, list(LEAVES))
+    compared = all_trends(tables["chaos"], declared, read_evidence(study, declared)) if len(found) else None
     return environment.get_template("report.html").render(
         name=study.name,
         version=__version__,
@@ -64,6 +67,8 @@ def page(study: results.Study, tables: Mapping[str, pd.DataFrame], made: list[Pi
         transitions=transition_rows(found, trials),
         notes=note_lines(found, trials, declared, axes)[:MAX_ROWS],
         confinements=confinement_rows(tables["confinement"], axes),
+        trends=trend_rows(compared),
+        trend_notes=[] if compared is None else trend_notes(compared),
         drifts=drift_rows(tables["cone"], axes),
         narrow=NARROW,
         split_percent=round(100 * SPLIT_FRACTION),
@@ -135,6 +140,26 @@ def confinement_rows(confinement: pd.DataFrame, axes: Sequence[str]) -> list[dic
         for row in sorted(records(setting_verdicts(tested)), key=lambda row: rank[row["setting_key"]])
     ]
     return rows[:MAX_ROWS]
+
+
+def trend_rows(found: Comparison | None) -> list[dict[str, str]]:
+    """By what factor the transition is later per octave of each numeric axis, beside its control."""
+    if found is None:
+        return []
+    return [
+        {
+            "axis": " · ".join(filter(None, [str(row["axis"]).replace("_", " "), row["held"]])),
+            "unit": str(row["unit"]),
+            "factor": f"{factor_text(row['per_octave'])} {factor_interval(row, 'ci_low', 'ci_high')}",
+            "p": p_text(row["p_holm"]),
+            "verdict": str(row["verdict"]),
+            "adjusted": row["adjusted_for"].replace("_", " ") or "–",
+            "control": f"{factor_text(row['control_per_octave'])} "
+            f"{factor_interval(row, 'control_ci_low', 'control_ci_high')}",
+            "shared": str(row["of_controls"]),
+        }
+        for row in records(found.trends)
+    ][:MAX_ROWS]
 
 
 def drift_rows(cone: pd.DataFrame, axes: Sequence[str]) -> list[dict[str, str]]:

@@ -19,7 +19,7 @@ from scipy.special import stdtrit
 
 from twophase.errors import BadInput
 
-__all__ = ["Crossing", "Transition", "Verdict", "locate_transition", "over_seeds"]
+__all__ = ["Crossing", "Transition", "Verdict", "locate_transition", "over_seeds", "seed_crossings"]
 
 Verdict = Literal["located", "stable_from_start", "chaotic_throughout", "undetermined"]
 
@@ -58,7 +58,14 @@ class Transition:
 
 
 class Crossing(NamedTuple):
-    """One seed's crossing and the cell it lies in: the curve was above at `low`, and from `high` on never again."""
+    """One seed's crossing and the cell it lies in: the curve was above at `low`, and from `high` on never again.
+
+    Attributes:
+        step: The crossing, interpolated inside the cell; 0 if never above, +inf if unsettled at the last fork step.
+        low: Last fork step at which it was above; 0 if never.
+        high: Fork step from which it never was again; +inf if unsettled; the first fork step if never above.
+        verdict: `located`, `stable_from_start`, `chaotic_throughout`; `undetermined` if never above, but not seen at 0.
+    """
 
     step: float
     low: float
@@ -123,7 +130,7 @@ def locate_transition(
         arXiv:1912.05671. The phenomenon: arXiv:2505.13900.
     """
     steps = _read_fork_steps(fork_steps)
-    curves = _seed_curves(_read_values(values, num_fork_steps=steps.size), groups)
+    curves = list(_seed_curves(_read_values(values, num_fork_steps=steps.size), groups).values())
     if not math.isfinite(threshold):
         raise BadInput(f"threshold must be finite, got {threshold}")
     if not 0 < confidence < 1:
@@ -175,13 +182,38 @@ def over_seeds(
     )
 
 
-def _seed_curves(values: _Array, groups: Iterable[Any] | None) -> list[_Array]:
+def seed_crossings(
+    fork_steps: npt.ArrayLike, values: npt.ArrayLike, *, threshold: float = 0.05, groups: Iterable[Any] | None = None
+) -> dict[Hashable, Crossing]:
+    """Find the crossing of each seed, as `locate_transition` does, with the cell it lies in.
+
+    Args:
+        fork_steps: As `locate_transition` takes them.
+        values: As `locate_transition` takes them.
+        threshold: As `locate_transition` takes it.
+        groups: As `locate_transition` takes them.
+
+    Returns:
+        Label of the seed -> its crossing, in order of first appearance; seeds without any observation are left out.
+
+    Raises:
+        BadInput: As `locate_transition` does.
+    """
+    steps = _read_fork_steps(fork_steps)
+    numbers = _read_values(values, num_fork_steps=steps.size)
+    if not math.isfinite(threshold):
+        raise BadInput(f"threshold must be finite, got {threshold}")
+    curves = _seed_curves(numbers, groups)
+    return {label: _crossing(steps, curve, threshold) for label, curve in curves.items()}
+
+
+def _seed_curves(values: _Array, groups: Iterable[Any] | None) -> dict[Hashable, _Array]:
     """Average the replicates of each seed that has any observation, seeds in order of first appearance."""
     rows_of: dict[Hashable, list[int]] = {}
     for row, label in enumerate(_read_groups(groups, num_replicates=len(values))):
         rows_of.setdefault(label, []).append(row)
-    curves = [_mean_curve(values[rows]) for rows in rows_of.values()]
-    return [curve for curve in curves if not np.isnan(curve).all()]
+    curves = {label: _mean_curve(values[rows]) for label, rows in rows_of.items()}
+    return {label: curve for label, curve in curves.items() if not np.isnan(curve).all()}
 
 
 def _mean_curve(values: _Array) -> _Array:

@@ -62,7 +62,7 @@ def test_tables_lists_all(study):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "kernels"}, "unknown table 'kernels'; did you mean 'kernel'\\? known: chaos, cone"),
+        ({"name": "kernels"}, "unknown table 'kernels'; did you mean 'kernel'\\? known: boundary, chaos, cone"),
         ({"name": "kernel", "columns": ["norn"]}, "unknown column 'norn'; did you mean 'norm'\\? known: .*velocity"),
         ({"name": "kernel", "filters": [("sed", "==", 1)]}, "unknown column 'sed'; did you mean 'seed'"),
         ({"name": "kernel", "filters": [("seed", 1)]}, "filters must be a list of"),

@@ -65,6 +65,7 @@ def test_contract_names():
         "switch": ("trial_key", "switch_step"),
         "transitions": ("setting_key", "indicator", "perturbation", "magnitude", "measure", "kernel"),
         "confinement": ("trial_key", "kernel", "tau_step"),
+        "boundary": ("setting_key", "fork_step", "indicator", "perturbation", "measure"),
     }
 
 

@@ -9,7 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from search_spaces import Primary
-from study.analysis import curve_matrix, select, transitions
+from study.analysis import select, transitions
+from study.curves import curve_matrix
 from study.manifest import Declared
 from study.plots import MAX_PANELS, barrier_figure, learning_figure
 from study.summary import records, to_json, transition_text

@@ -19,7 +19,7 @@ from study import cli
 from .conftest import TINY
 
 SPACE = {**TINY, "name": "killed", "base": {**TINY["base"], "num_steps": 400}}
-TABLES = ("trials", "trajectory", "chaos", "divergence", "path", "cone", "kernel", "transitions")
+TABLES = ("trials", "trajectory", "chaos", "divergence", "path", "cone", "kernel", "transitions", "boundary")
 SECONDS = 120
 
 
