@@ -114,7 +114,14 @@ def reason(found: Transition, rows: pd.DataFrame, curves: pd.DataFrame) -> str:
     Returns:
         Clauses joined by semicolons; empty if there is nothing to say.
     """
-    return "; ".join([*_verdict_words(found, curves), *_lost_words(rows, curves)])
+    return "; ".join([*_verdict_words(found, curves), *_reopening_words(found), *_lost_words(rows, curves)])
+
+
+def _reopening_words(found: Transition) -> list[str]:
+    if not found.reopenings or found.verdict != "located":
+        return []
+    steps = ", ".join(f"{step:g}" for step in found.reopenings)
+    return [f"some seeds rise above the threshold again at fork step{'s' * (len(found.reopenings) > 1)} {steps}"]
 
 
 def _verdict_words(found: Transition, curves: pd.DataFrame) -> list[str]:

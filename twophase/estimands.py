@@ -71,13 +71,13 @@ def half_height_crossing(steps: Array, curve: Array, threshold: float) -> Crossi
 def logistic_crossing(steps: Array, curve: Array, threshold: float) -> Crossing:
     """Find the middle of a fitted logistic, c(t) = P / (1 + exp((u − u₀) / w)) with u = log(1 + t), by least squares.
 
-    A diverged child counts as the greatest finite value.
+    A diverged child counts as the greatest finite value, but at least as twice the threshold.
     """
     if not (curve > threshold).any():
         return _never_above(steps)
     if steps.size < LEAST_POINTS:
         return Crossing(math.nan, math.nan, math.nan, "undetermined")
-    middle, _ = fit_logistic(steps, curve)
+    middle, _ = fit_logistic(steps, _bounded(curve, threshold))
     if middle >= math.log1p(steps[-1]):
         return _unsettled(steps)
     step = max(math.expm1(middle), 0.0)
@@ -87,14 +87,13 @@ def logistic_crossing(steps: Array, curve: Array, threshold: float) -> Crossing:
 
 
 def fit_logistic(steps: Array, curve: Array) -> tuple[float, float]:
-    """Fit the logistic of `logistic_crossing`.
+    """Fit the logistic of `logistic_crossing` to finite values.
 
     Returns:
         Its middle u₀, in log(1 + step), and its width w there; from 90 % to 10 % it takes 2 log(9) w.
     """
     logs = np.log1p(steps)
-    values = np.minimum(curve, _greatest(curve))
-    height = max(float(values.max()), 1e-12)
+    values, height = curve, max(float(curve.max()), 1e-12)
 
     def residual(parameters: Array) -> Array:
         exponent = np.clip((logs - parameters[1]) / math.exp(parameters[2]), -500, 500)
@@ -119,7 +118,7 @@ def change_point_crossing(steps: Array, curve: Array, threshold: float) -> Cross
         return _never_above(steps)
     if steps.size < LEAST_POINTS:
         return Crossing(math.nan, math.nan, math.nan, "undetermined")
-    values = np.minimum(curve, _greatest(curve))
+    values = _bounded(curve, threshold)
     costs = [values[:k].var() * k + values[k:].var() * (steps.size - k) for k in range(1, steps.size)]
     split = int(np.argmin(costs)) + 1
     floor = 1e-12 * float(np.square(values).sum()) + 1e-300
@@ -172,6 +171,11 @@ def reopenings(steps: Array, curve: Array, threshold: float) -> list[float]:
     return [
         float(step) for step, before, now in zip(steps[1:], is_above, is_above[1:], strict=False) if now and not before
     ]
+
+
+def _bounded(curve: Array, threshold: float) -> Array:
+    """The curve with diverged values at its greatest finite one, but at least at twice the threshold."""
+    return np.where(np.isinf(curve), max(_greatest(curve), 2 * threshold), curve)
 
 
 def _greatest(curve: Array) -> float:

@@ -9,19 +9,33 @@ a setting's answer is the median over seeds.
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from twophase.errors import BadInput
+from twophase.errors import BadInput, unknown
+from twophase.estimands import (
+    ESTIMANDS,
+    WORDS,
+    Crossing,
+    Verdict,
+    octaves_of_change,
+    reopenings,
+    threshold_crossing,
+)
 
 __all__ = ["Crossing", "Transition", "Verdict", "locate_transition", "over_seeds", "seed_crossings"]
 
-Verdict = Literal["located", "stable_from_start", "chaotic_throughout", "undetermined"]
+BIMODAL = "outcomes are bimodal: of one seed's directions some part and others don't"
+LEAST_SPLIT = 0.25
+"""Share of the seeds."""
+
+CLEARLY_APART = 4.0
+"""Times the threshold: above it an outcome isn't near it."""
 
 METHOD = "median over seeds; Student t on log(1+step), joined with the grid cell of the median"
 
@@ -44,6 +58,9 @@ class Transition:
         num_seeds: Number of seeds with at least one observation.
         method: How `step`, `low` and `high` were obtained, in words.
         confidence: Nominal coverage of the Student t part of the interval.
+        octaves: Sharpness: octaves of 1 + step that a curve takes from 90 % to 10 % of its plateau, median over seeds;
+            NaN unless located, and where a seed's curve doesn't fall to a tenth.
+        reopenings: Fork steps at which some seed's curve is above the threshold again, after having been below it.
     """
 
     step: float
@@ -55,22 +72,8 @@ class Transition:
     num_seeds: int
     method: str
     confidence: float
-
-
-class Crossing(NamedTuple):
-    """One seed's crossing and the cell it lies in: the curve was above at `low`, and from `high` on never again.
-
-    Attributes:
-        step: The crossing, interpolated inside the cell; 0 if never above, +inf if unsettled at the last fork step.
-        low: Last fork step at which it was above; 0 if never.
-        high: Fork step from which it never was again; +inf if unsettled; the first fork step if never above.
-        verdict: `located`, `stable_from_start`, `chaotic_throughout`; `undetermined` if never above, but not seen at 0.
-    """
-
-    step: float
-    low: float
-    high: float
-    verdict: Verdict
+    octaves: float = math.nan
+    reopenings: tuple[float, ...] = ()
 
 
 def locate_transition(
@@ -80,6 +83,7 @@ def locate_transition(
     threshold: float = 0.05,
     groups: Iterable[Any] | None = None,
     confidence: float = 0.95,
+    estimand: str = "threshold",
 ) -> Transition:
     """Locate the fork step from which an indicator stays at or below a threshold for good.
 
@@ -116,6 +120,8 @@ def locate_transition(
         groups: [replicates] The seed of each replicate, as any hashable labels. Directions of one seed are averaged,
             they never count as more seeds. Without groups, each replicate is a seed of its own.
         confidence: Nominal coverage of the interval over seeds, inside (0, 1).
+        estimand: What a seed's crossing is, a name of `twophase.estimands.ESTIMANDS`: `threshold`, as above, or for
+            comparison `half_height`, `logistic` or `change_point`. Verdicts and interval follow by the same rules.
 
     Returns:
         The transition, in completed updates.
@@ -130,14 +136,56 @@ def locate_transition(
         arXiv:1912.05671. The phenomenon: arXiv:2505.13900.
     """
     steps = _read_fork_steps(fork_steps)
-    curves = list(_seed_curves(_read_values(values, num_fork_steps=steps.size), groups).values())
+    numbers = _read_values(values, num_fork_steps=steps.size)
+    labels = _read_groups(groups, num_replicates=len(numbers))
+    curves = list(_seed_curves(numbers, labels).values())
     if not math.isfinite(threshold):
         raise BadInput(f"threshold must be finite, got {threshold}")
     if not 0 < confidence < 1:
         raise BadInput(f"confidence must be inside (0, 1), got {confidence}")
 
-    crossings = [_crossing(steps, curve, threshold) for curve in curves]
-    return over_seeds(crossings, _last_fork_step(steps, curves), threshold, confidence=confidence)
+    if estimand not in ESTIMANDS:
+        raise unknown("estimand", estimand, ESTIMANDS)
+    seen = [_seen(steps, curve) for curve in curves]
+    found = over_seeds(
+        [ESTIMANDS[estimand](*one, threshold) for one in seen],
+        _last_fork_step(steps, curves),
+        threshold,
+        method=_method(estimand, _is_bimodal(numbers, labels, threshold)),
+        confidence=confidence,
+    )
+    octaves = [octaves_of_change(*one) for one in seen]
+    return replace(
+        found,
+        octaves=float(np.median(octaves)) if octaves and found.verdict == "located" else math.nan,
+        reopenings=tuple(sorted({step for one in seen for step in reopenings(*one, threshold)})),
+    )
+
+
+def _seen(steps: _Array, curve: _Array) -> tuple[_Array, _Array]:
+    """The fork steps at which a seed was seen, and its curve there."""
+    is_seen = ~np.isnan(curve)
+    return steps[is_seen], curve[is_seen]
+
+
+def _method(estimand: str, is_bimodal: bool) -> str:
+    words = METHOD if estimand == "threshold" else f"{WORDS[estimand]}; {METHOD}"
+    return f"{words}; {BIMODAL}" if is_bimodal else words
+
+
+def _is_bimodal(values: _Array, groups: list[Hashable], threshold: float) -> bool:
+    """Tell whether at some fork step a quarter of the seeds have directions that part and others that don't.
+
+    That is how pushes behave that are lost by chance: the mean over directions then stands for no direction, and the
+    interval, which takes crossings for log-normal over seeds, covers less than it says.
+    """
+    every = [values[[label == seed for label in groups]] for seed in dict.fromkeys(groups)]
+    seeds = [own for own in every if not np.isnan(own).all()]
+    split = [
+        (np.fmin.reduce(own, axis=0) <= threshold) & (np.fmax.reduce(own, axis=0) > CLEARLY_APART * threshold)
+        for own in seeds
+    ]
+    return bool(split) and bool((np.mean(split, axis=0) >= LEAST_SPLIT).any())
 
 
 def over_seeds(
@@ -204,7 +252,7 @@ def seed_crossings(
     if not math.isfinite(threshold):
         raise BadInput(f"threshold must be finite, got {threshold}")
     curves = _seed_curves(numbers, groups)
-    return {label: _crossing(steps, curve, threshold) for label, curve in curves.items()}
+    return {label: threshold_crossing(*_seen(steps, curve), threshold) for label, curve in curves.items()}
 
 
 def _seed_curves(values: _Array, groups: Iterable[Any] | None) -> dict[Hashable, _Array]:
@@ -229,31 +277,6 @@ def _mean_curve(values: _Array) -> _Array:
     least: _Array = np.fmin.reduce(values, axis=0)
     greatest: _Array = np.fmax.reduce(values, axis=0)
     return np.minimum(np.maximum(mean, least), greatest)
-
-
-def _crossing(steps: _Array, curve: _Array, threshold: float) -> Crossing:
-    """Find the step from which a seed's curve stays at or below the threshold."""
-    is_seen = ~np.isnan(curve)
-    steps, curve = steps[is_seen], curve[is_seen]
-    running_max = np.maximum.accumulate(curve[::-1])[::-1]
-    num_above = int((running_max > threshold).sum())  # these come first, for the running maximum falls
-    if num_above == 0:
-        first = float(steps[0])
-        return Crossing(0.0, 0.0, first, "stable_from_start" if first == 0 else "undetermined")
-    if num_above == steps.size:
-        return Crossing(math.inf, float(steps[-1]), math.inf, "chaotic_throughout")
-    low, high = steps[num_above - 1 : num_above + 1].tolist()
-    above, below = running_max[num_above - 1 : num_above + 1].tolist()
-    return Crossing(_interpolate(low, high, above, below, threshold), low, high, "located")
-
-
-def _interpolate(low: float, high: float, above: float, below: float, threshold: float) -> float:
-    """Find where in [low, high] the line from `above` to `below` over log(1 + step) meets the threshold."""
-    if not math.isfinite(above - below):
-        return high
-    fraction = (above - threshold) / (above - below)
-    log_step = math.log1p(low) + fraction * (math.log1p(high) - math.log1p(low))
-    return min(max(math.expm1(log_step), low), high)  # rounding must not leave the cell
 
 
 def _verdict(crossings: list[Crossing]) -> Verdict:
