@@ -21,6 +21,7 @@ TINY = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """All tests of this folder in one process, where several share the test run: they share a study, and Ray.
 

@@ -163,7 +163,6 @@ def test_every_goal_has_a_meaning_and_a_score():
     assert SCORES.keys() == search_spaces.GOALS.keys()
 
 
-@pytest.mark.xdist_group("study")
 def test_a_search_goes_on_where_it_stopped_and_is_a_study_like_any_other(capsys, monkeypatch, tmp_path):
     sets = ["num_steps=30", "training.lane_width=8", "num_train=256", "width=8", "chaos.fork_steps=[0,10]", "seeds=2"]
     sets += ["axes.depth=[2,3]"]
