@@ -1,7 +1,7 @@
 """Made `tests/twophase/aft_reference.json`: what lifelines says of the same censored times.
 
 lifelines may hold pandas below 3, so it is no dependency; run this in an environment of its own:
-`python -m venv /tmp/aft && /tmp/aft/bin/pip install lifelines && /tmp/aft/bin/python benchmarks/lifelines_reference.py`
+`python -m venv aft && aft/bin/pip install lifelines && aft/bin/python benchmarks/lifelines_reference.py`
 """
 
 import json
