@@ -1,11 +1,10 @@
 """The `cone` block of a space: which kernels are taken, on how many inputs, when, and what is kept of them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.chaos_block import Chaos
-from search_spaces.rules import MOST, count, distinct, known_word, listed_steps, read_list, read_mapping
+from search_spaces.rules import count, distinct, known_word, read_list, read_mapping, spaced_steps, within_run
 from twophase.children import SENTINEL, Child, Sketched
 from twophase.cone import checkpoint_steps
 from twophase.config import MOST_EXAMPLES, MOST_SEED, Protocol, Setting
@@ -79,11 +78,7 @@ class Cone:
         """
         if not self.kernels:
             return
-        late = [step for step in self.steps or () if step > setting.num_steps]
-        if late:
-            raise BadInput(
-                f"cone.steps must not pass num_steps ({setting.num_steps} for model '{setting.model}'), got {late[0]}"
-            )
+        within_run("cone.steps", self.steps or (), setting)
         if self.probe_size > setting.num_train:
             raise BadInput(
                 f"cone.probe_size must be <= num_train ({setting.num_train} for data '{setting.data}'), "
@@ -109,15 +104,13 @@ def read_cone(raw: Any) -> Cone:
     given = read_mapping("cone", raw)
     kernels = read_list("cone.kernel", given.get("kernel", "full"), is_one_allowed=True)
     kernels = [known_word("kernel", kind, KINDS) for kind in kernels]
-    spaced = given.get("steps", {})
-    listed = None if isinstance(spaced, Mapping) or spaced is None else listed_steps("cone.steps", spaced)
-    numbers = read_mapping("cone.steps", spaced) if listed is None else {}
+    listed, num_log, num_linear = spaced_steps("cone.steps", given.get("steps"), NUM_LOG, NUM_LINEAR)
     sketch = _sketch(given.get("sketch", 0))
     return Cone(
         kernels=distinct("cone.kernel", kernels),
         steps=listed,
-        num_log=count("cone.steps.num_log", numbers.get("num_log", NUM_LOG), least=0, most=MOST),
-        num_linear=count("cone.steps.num_linear", numbers.get("num_linear", NUM_LINEAR), least=1, most=MOST),
+        num_log=num_log,
+        num_linear=num_linear,
         probe_size=count("cone.probe_size", given.get("probe_size", Protocol.probe_size), least=2, most=MOST_EXAMPLES),
         probe_seed=count("cone.probe_seed", given.get("probe_seed", Protocol.probe_seed), least=0, most=MOST_SEED),
         sketch=sketch,

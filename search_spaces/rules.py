@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from search_spaces.source import BLOCKS
-from twophase.config import is_finite
+from twophase.config import Setting, is_finite
 from twophase.errors import BadInput, unknown
 
 MOST = 10_000
@@ -56,6 +56,24 @@ def listed_steps(field: str, raw: Any) -> tuple[int, ...]:
     if not isinstance(raw, list | tuple):
         raise BadInput(f"{field} must be a list of steps or {{num_log: n, num_linear: m}}, got {raw!r}")
     return tuple(sorted(distinct(field, [count(field, step, least=0) for step in read_list(field, raw)])))
+
+
+def spaced_steps(field: str, raw: Any, num_log: int, num_linear: int) -> tuple[tuple[int, ...] | None, int, int]:
+    """Steps as listed, or None where they are spaced; and how many log- and linear-spaced ones, by default as given."""
+    listed = None if isinstance(raw, Mapping) or raw is None else listed_steps(field, raw)
+    numbers = read_mapping(field, raw) if listed is None else {}
+    num_log = count(f"{field}.num_log", numbers.get("num_log", num_log), least=0, most=MOST)
+    num_linear = count(f"{field}.num_linear", numbers.get("num_linear", num_linear), least=1, most=MOST)
+    return listed, num_log, num_linear
+
+
+def within_run(field: str, steps: Iterable[int], setting: Setting) -> None:
+    """Refuse steps past the end of a setting's run."""
+    late = [step for step in steps if step > setting.num_steps]
+    if late:
+        raise BadInput(
+            f"{field} must not pass num_steps ({setting.num_steps} for model '{setting.model}'), got {late[0]}"
+        )
 
 
 def known_word(what: str, value: Any, known: Iterable[str]) -> str:

@@ -1,14 +1,12 @@
 """The `switch` block of a space: from which steps a copy of the reference is trained on linearised."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from search_spaces.rules import MOST, count, listed_steps, read_mapping
+from search_spaces.rules import read_mapping, spaced_steps, within_run
 from twophase.cone import checkpoint_steps
 from twophase.config import Setting
 from twophase.data import DATA
-from twophase.errors import BadInput
 from twophase.models.custom_rules import check_switch
 
 NUM_LOG = NUM_LINEAR = 6
@@ -45,11 +43,7 @@ class Switch:
         """
         if not self.is_wanted:
             return
-        late = [step for step in self.steps or () if step > setting.num_steps]
-        if late:
-            raise BadInput(
-                f"switch.steps must not pass num_steps ({setting.num_steps} for model '{setting.model}'), got {late[0]}"
-            )
+        within_run("switch.steps", self.steps or (), setting)
         if setting.model == "custom":
             source = DATA[setting.data]
             check_switch(setting.build, source.input_shape, source.num_classes)
@@ -63,12 +57,5 @@ def read_switch(raw: Any) -> Switch:
     """
     if raw is None:
         return Switch()
-    spaced = read_mapping("switch", raw).get("steps", {})
-    listed = None if isinstance(spaced, Mapping) or spaced is None else listed_steps("switch.steps", spaced)
-    numbers = read_mapping("switch.steps", spaced) if listed is None else {}
-    return Switch(
-        True,
-        listed,
-        num_log=count("switch.steps.num_log", numbers.get("num_log", NUM_LOG), least=0, most=MOST),
-        num_linear=count("switch.steps.num_linear", numbers.get("num_linear", NUM_LINEAR), least=1, most=MOST),
-    )
+    spaced = read_mapping("switch", raw).get("steps")
+    return Switch(True, *spaced_steps("switch.steps", spaced, NUM_LOG, NUM_LINEAR))

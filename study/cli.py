@@ -12,6 +12,10 @@ from study import commands
 from study.cluster import EnvironmentFault, Terminated
 from twophase.errors import BadInput
 
+Command = Callable[[argparse.Namespace], int]
+Add = Callable[[str, str, Command, str], argparse.ArgumentParser]
+"""(name, what it does, function, example) -> the command's parser."""
+
 BAD_INPUT, ENVIRONMENT = 2, 3
 BY_SIGNAL = 128
 INTERRUPTED, BROKEN_PIPE, TERMINATED = BY_SIGNAL + 2, BY_SIGNAL + 13, BY_SIGNAL + 15
@@ -38,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         arguments = parser().parse_args(argv)
-        command: Callable[[argparse.Namespace], int] = arguments.command
+        command: Command = arguments.command
         status = command(arguments)
         print(end="", flush=True)
         return status
@@ -73,13 +77,18 @@ def parser() -> Parser:
     top = Parser(prog="twophase", description="Find where training goes from chaotic to stable.")
     known = top.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
 
-    def add(
-        name: str, does: str, command: Callable[[argparse.Namespace], int], example: str
-    ) -> argparse.ArgumentParser:
+    def add(name: str, does: str, command: Command, example: str) -> argparse.ArgumentParser:
         sub = known.add_parser(name, help=does, description=does, epilog=f"example: {example}")
         sub.set_defaults(command=command)
         return sub
 
+    for sub in (*_on_a_space(add), *_on_a_study(add)):
+        sub.add_argument("--root", metavar="DIR", help=f"folder of studies (default: {commands.ROOT})")
+    return top
+
+
+def _on_a_space(add: Add) -> list[argparse.ArgumentParser]:
+    """The commands that take a space, and the list of presets."""
     spaces = add("spaces", "list the presets, or print one", commands.spaces, "twophase spaces quick > my_sweep.yaml")
     spaces.add_argument("name", metavar="NAME", nargs="?", help="a preset: print it as YAML to start from")
     plan = add(
@@ -109,7 +118,11 @@ def parser() -> Parser:
         sub.add_argument("--workers", type=int, metavar="N", help="most trials at a time (default: one per processor)")
         sub.add_argument("--address", help="a Ray cluster's address (default: Ray here, on loopback)")
         sub.add_argument("--retry-failed", action="store_true", help="run trials again that failed before")
+    return [plan, start, look]
 
+
+def _on_a_study(add: Add) -> list[argparse.ArgumentParser]:
+    """The commands that take a study."""
     locate = add(
         "locate", "print the transition of each setting", commands.locate, "twophase locate quick --by model --json"
     )
@@ -137,11 +150,9 @@ def parser() -> Parser:
     report = add("report", "write the report and its figures", commands.report, "twophase report quick")
     check = add("check", "prove a study's store whole", commands.check, "twophase check quick")
     compact = add("compact", "put many small files into few, same rows", commands.compact, "twophase compact quick")
-    for sub in (plan, start, look, locate, compare, status, report, check, compact):
-        sub.add_argument("--root", metavar="DIR", help=f"folder of studies (default: {commands.ROOT})")
     for sub in (locate, status, report, check, compact):
         sub.add_argument("study", metavar="STUDY", help="a study's folder or its name under the root")
-    return top
+    return [locate, compare, status, report, check, compact]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.special import stdtrit
 
 from twophase.errors import BadInput
-from twophase.transition import _read_numbers, _read_values, _seed_curves
+from twophase.transition import read_numbers, read_values, seed_curves
 
 Censoring = Literal["none", "left", "right", "both", "undetermined"]
 _Array = npt.NDArray[np.float64]
@@ -79,10 +79,10 @@ def locate_boundary(
     Raises:
         BadInput: `magnitudes` not positive or not increasing; others as `twophase.locate_transition` has them.
     """
-    sizes = _read_numbers("magnitudes", magnitudes)
+    sizes = read_numbers("magnitudes", magnitudes)
     if sizes.ndim != 1 or not (np.isfinite(sizes).all() and (sizes > 0).all() and (np.diff(sizes) > 0).all()):
         raise BadInput(f"magnitudes must be finite, > 0 and increasing, got {sizes.tolist()}")
-    curves = _seed_curves(_read_values(values, num_fork_steps=sizes.size), groups)
+    curves = seed_curves(read_values(values, num_fork_steps=sizes.size), groups)
     found = sorted(_critical(sizes, curve, threshold) for curve in curves.values())
     if len(found) < 2:
         return Boundary(math.nan, math.nan, math.nan, "undetermined", len(found))

@@ -136,9 +136,9 @@ def locate_transition(
         arXiv:1912.05671. The phenomenon: arXiv:2505.13900.
     """
     steps = _read_fork_steps(fork_steps)
-    numbers = _read_values(values, num_fork_steps=steps.size)
+    numbers = read_values(values, num_fork_steps=steps.size)
     labels = _read_groups(groups, num_replicates=len(numbers))
-    curves = list(_seed_curves(numbers, labels).values())
+    curves = list(seed_curves(numbers, labels).values())
     if not math.isfinite(threshold):
         raise BadInput(f"threshold must be finite, got {threshold}")
     if not 0 < confidence < 1:
@@ -248,14 +248,14 @@ def seed_crossings(
         BadInput: As `locate_transition` does.
     """
     steps = _read_fork_steps(fork_steps)
-    numbers = _read_values(values, num_fork_steps=steps.size)
+    numbers = read_values(values, num_fork_steps=steps.size)
     if not math.isfinite(threshold):
         raise BadInput(f"threshold must be finite, got {threshold}")
-    curves = _seed_curves(numbers, groups)
+    curves = seed_curves(numbers, groups)
     return {label: threshold_crossing(*_seen(steps, curve), threshold) for label, curve in curves.items()}
 
 
-def _seed_curves(values: _Array, groups: Iterable[Any] | None) -> dict[Hashable, _Array]:
+def seed_curves(values: _Array, groups: Iterable[Any] | None) -> dict[Hashable, _Array]:
     """Average the replicates of each seed that has any observation, seeds in order of first appearance."""
     rows_of: dict[Hashable, list[int]] = {}
     for row, label in enumerate(_read_groups(groups, num_replicates=len(values))):
@@ -315,7 +315,8 @@ def _last_fork_step(steps: _Array, curves: list[_Array]) -> float:
     return float(steps[~np.isnan(curves).all(axis=0)][-1]) if curves else math.nan
 
 
-def _read_numbers(field: str, numbers: npt.ArrayLike) -> _Array:
+def read_numbers(field: str, numbers: npt.ArrayLike) -> _Array:
+    """Give an array of numbers its type; `field` is what an error calls it."""
     try:
         return np.asarray(numbers, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -324,7 +325,7 @@ def _read_numbers(field: str, numbers: npt.ArrayLike) -> _Array:
 
 
 def _read_fork_steps(fork_steps: npt.ArrayLike) -> _Array:
-    steps = _read_numbers("fork_steps", fork_steps)
+    steps = read_numbers("fork_steps", fork_steps)
     if steps.ndim != 1:
         raise BadInput(f"fork_steps must have one axis, got shape {steps.shape}")
     if bad := [f"{step:.15g}" for step in steps if not (np.isfinite(step) and step >= 0 and step == np.floor(step))]:
@@ -336,8 +337,9 @@ def _read_fork_steps(fork_steps: npt.ArrayLike) -> _Array:
     return steps
 
 
-def _read_values(values: npt.ArrayLike, num_fork_steps: int) -> _Array:
-    numbers = _read_numbers("values", values)
+def read_values(values: npt.ArrayLike, num_fork_steps: int) -> _Array:
+    """Check replicates' values: [replicates, columns], finite, NaN (missing) or +inf (diverged)."""
+    numbers = read_numbers("values", values)
     if numbers.ndim != 2:
         raise BadInput(f"values must be [replicates, fork steps], got shape {numbers.shape}")
     if numbers.shape[1] != num_fork_steps:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import study
-from study import driver
+from study import cli, driver
 from study.worker import run_job
 
 TINY = {
@@ -56,3 +56,35 @@ def in_process(monkeypatch):
 def whole(tmp_path_factory, _own_cache):
     """The tiny study, run at one go by two workers."""
     return study.launch(TINY, tmp_path_factory.mktemp("whole"), workers=2)
+
+
+SPACE = """
+name: tiny
+base: {data: digits, num_steps: 60, num_train: 600, batch_size: 32}
+settings: [{model: mlp, depth: 2, width: 16}, {model: cnn, depth: 3, width: 4}]
+seeds: 2
+chaos: {fork_steps: [0, 20, 40], magnitudes: [1e-2], num_directions: 1}
+"""
+
+
+@pytest.fixture
+def answer(tmp_path, monkeypatch, capsys):
+    """Run a command that must be refused, and return its one line."""
+
+    def refuse(*_, **__):
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(driver, "run_jobs", refuse)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(SPACE)
+
+    def ask(*argv: str) -> str:
+        assert cli.main(argv) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.count("\n") == 1
+        assert err.startswith("twophase: ")
+        assert "Traceback" not in err
+        return err
+
+    return ask
