@@ -41,7 +41,7 @@ def _own_cache(tmp_path_factory):
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """Jobs run in this process, one after another, where Ray itself is not what is tested."""
+    """Jobs run in this process, one after another, and no report ends it, where neither is what is tested."""
 
     def run_jobs(jobs, crew):
         for job in jobs:
@@ -50,6 +50,7 @@ def in_process(monkeypatch):
         return {}
 
     monkeypatch.setattr(driver, "run_jobs", run_jobs)
+    monkeypatch.setattr(driver, "write_report", lambda _: None)
 
 
 @pytest.fixture(scope="session")

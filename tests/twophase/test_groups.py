@@ -172,7 +172,14 @@ def test_from_a_snapshot_come_the_same_rows(engine):
     assert 10 in memory.kept
 
 
-@pytest.mark.parametrize("leaves", [{"optimizer": "adamw"}, {"engine": "loop"}, {}])
+@pytest.mark.parametrize(
+    "leaves",
+    [
+        {"optimizer": "adamw"},
+        pytest.param({"engine": "loop"}, marks=pytest.mark.slow),
+        pytest.param({}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_goes_on_from_a_checkpoint_bitwise(leaves):
     point = small_setting("cnn", num_steps=24, augmentation="shift", **leaves)
     sketched = {Sketched("trace", 16): (9, 24), **{Sketched("trace", 16, c): (20,) for c in (CHILDREN[3], CONTROLS[0])}}
