@@ -7,6 +7,7 @@ from results.integrity import Finding, check
 from results.layout import is_study, require_room, studies_in
 from results.lease import Lease, live_holder
 from results.packs import compact, read_commits
+from results.places import is_remote, place
 from results.query import Study, create, open  # noqa: A004 - `results.open(path)` is the contract
 from results.schema import VERSION, Column, Table, arrow_schema
 from results.store import remove_commit, sweep, write_derived, write_part, write_trials
@@ -35,9 +36,11 @@ __all__ = [
     "compact",
     "create",
     "end_beat",
+    "is_remote",
     "is_study",
     "live_holder",
     "open",
+    "place",
     "read_commits",
     "remove_commit",
     "require_files",

@@ -1,7 +1,8 @@
 """Files that are whole or not there.
 
 Written under a temporary name that begins with a dot (readers of Parquet folders skip it), flushed to the disk,
-renamed, and the folder flushed: a kill or a power cut leaves the old file or the new one.
+renamed, and the folder flushed: a kill or a power cut leaves the old file or the new one. In an object store one upload
+does it all.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from results.places import is_remote, upload
+
 TEMP_SUFFIX = ".tmp"
 
 
@@ -31,7 +34,9 @@ def is_temp(path: Path) -> bool:
 
 
 def flush_folder(folder: Path) -> None:
-    """Makes renames and removals in `folder` last through a power cut."""
+    """Makes renames and removals in `folder` last through a power cut; an object store's last by themselves."""
+    if is_remote(folder):
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -40,7 +45,14 @@ def flush_folder(folder: Path) -> None:
 
 
 def write_flushed(path: Path, data: bytes) -> None:
-    """Writes a file that must not exist yet, down to the disk."""
+    """Writes a file that must not exist yet, down to the disk.
+
+    Raises:
+        FileExistsError: it exists.
+    """
+    if is_remote(path):
+        upload(path, data, is_new=True)
+        return
     with path.open("xb") as file:
         file.write(data)
         file.flush()
@@ -55,6 +67,11 @@ def write_bytes(path: Path, data: bytes, before_replace: Callable[[], None] | No
         data: the whole content.
         before_replace: called last before the file appears; if it raises, nothing appears.
     """
+    if is_remote(path):
+        if before_replace is not None:
+            before_replace()
+        upload(path, data)
+        return
     temp = temp_path(path)
     try:
         write_flushed(temp, data)

@@ -13,6 +13,7 @@ from pathlib import Path
 from results.files import json_bytes, temp_path
 from results.layout import StudyFolder
 from results.lease import live_holder
+from results.places import ensure_folder, is_remote, upload
 
 RUNNING_FOLDER = "_running"
 
@@ -43,8 +44,11 @@ class Heartbeat:
 def beat(study: StudyFolder, heartbeat: Heartbeat) -> None:
     """Says how far a trial is; whole or not at all, but not flushed to the disk."""
     folder = study.path / RUNNING_FOLDER
-    folder.mkdir(exist_ok=True)
+    ensure_folder(folder)
     path = folder / f"{heartbeat.trial_key}.json"
+    if is_remote(path):
+        upload(path, json_bytes(asdict(heartbeat)))
+        return
     temp = temp_path(path)
     temp.write_bytes(json_bytes(asdict(heartbeat)))
     temp.replace(path)

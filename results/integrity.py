@@ -17,6 +17,7 @@ from results.errors import StudyError
 from results.layout import StudyFolder, table_named
 from results.lease import live_holder
 from results.packs import SUFFIX, Span, pack_paths, parse_pack, spans_by_file
+from results.places import is_remote
 from results.store import temporary_files, unnamed_files
 from results.tables import TABLES
 
@@ -82,7 +83,7 @@ def _check_spans(
 
 def _read_each_commit(study: StudyFolder) -> tuple[list[Commit], list[Finding]]:
     commits, findings = [], []
-    if not study.commits_path.is_dir():
+    if not is_remote(study.path) and not study.commits_path.is_dir():
         return [], [Finding("_commits", "folder is missing", study.commits_path.name, f"restore it, or {_RUN_AGAIN}")]
     for path in sorted(study.commits_path.glob("[!.]*.json")):
         try:

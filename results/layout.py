@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from results.errors import SchemaError, StudyError, unknown_name
 from results.files import is_temp, json_bytes, write_bytes
+from results.places import ensure_folder, is_remote, place, require_reachable
 from results.schema import VERSION, Column, Table, arrow_schema, check_setting_columns
 from results.tables import TABLES
 
@@ -62,8 +63,10 @@ def read_folder(path: str | os.PathLike[str]) -> StudyFolder:
     Raises:
         StudyError: it is not there, is no study, is damaged, or was written by a newer version.
     """
-    path = Path(path)
+    path = place(path)
     try:
+        if is_remote(path):
+            require_reachable(path)
         text = (path / SCHEMA_FILE).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         raise StudyError(_no_study(path)) from None
@@ -93,7 +96,7 @@ def make_folder(path: str | os.PathLike[str], *, study: str, setting_columns: Se
         StudyError: it cannot be written, or is something else.
         SchemaError: a leaf has gone, changed its type, or is new without saying what it was before.
     """
-    path = Path(path)
+    path = place(path)
     if not study:
         raise StudyError("the name of a study must not be empty")
     check_setting_columns(setting_columns, TABLES.values())
@@ -107,12 +110,12 @@ def make_folder(path: str | os.PathLike[str], *, study: str, setting_columns: Se
         columns = grown(old.setting_columns, columns)
     folder = StudyFolder(path, study, columns)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        ensure_folder(path, parents=True)
         # Also where only the version is older: parts written from now on may have columns that it didn't know.
         if old != folder:
             content = {"version": VERSION, "study": study, "setting_columns": [asdict(column) for column in columns]}
             write_bytes(path / SCHEMA_FILE, json_bytes(content))
-        folder.commits_path.mkdir(exist_ok=True)
+        ensure_folder(folder.commits_path)
     except OSError as error:
         raise StudyError(f"cannot write to {path}: {error.strerror or error}") from error
     return folder
@@ -124,9 +127,12 @@ def require_room(path: str | os.PathLike[str]) -> None:
     Raises:
         StudyError: it is no folder, can't be written, has too long a name, or holds other things.
     """
-    path = Path(path)
+    path = place(path)
     try:
-        nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+        if is_remote(path):
+            _require_remote_room(path)
+            return
+        nearest = next(above for above in (path, *path.absolute().parents) if above.exists())
         if not nearest.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if not os.access(nearest, os.W_OK | os.X_OK):
@@ -135,6 +141,12 @@ def require_room(path: str | os.PathLike[str]) -> None:
             raise StudyError(f"{path} has files but is not a study (no {SCHEMA_FILE}); choose another folder")
     except OSError as error:
         raise StudyError(f"cannot write to {path}: {error.strerror or error}") from error
+
+
+def _require_remote_room(path: Path) -> None:
+    require_reachable(path)
+    if not (path / SCHEMA_FILE).exists() and path.exists() and not all(map(is_temp, path.iterdir())):
+        raise StudyError(f"{path} has files but is not a study (no {SCHEMA_FILE}); choose another address")
 
 
 def grown(old: Sequence[Column], new: Sequence[Column]) -> tuple[Column, ...]:

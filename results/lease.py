@@ -22,7 +22,8 @@ from typing import Self
 import psutil
 
 from results.errors import LeaseHeld, LeaseLost, StudyError
-from results.files import json_bytes, temp_path, write_flushed
+from results.files import json_bytes, temp_path, write_bytes, write_flushed
+from results.places import is_remote, place
 
 LEASE_FILE = "_lease.json"
 TEMP_PREFIX = f".{LEASE_FILE}"
@@ -34,7 +35,11 @@ _ATTEMPTS = 100
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease; the file's modification time is the heartbeat."""
+    """Who holds a lease; the file's modification time is the heartbeat.
+
+    In an object store, where a file can be touched only by writing it anew, over whoever holds it by then, the
+    heartbeat is a file of this holder's own.
+    """
 
     id: str
     host: str
@@ -87,7 +92,7 @@ def live_holder(study_path: Path) -> Holder | None:
     if holder is None:
         return None
     try:
-        heartbeat = path.stat().st_mtime
+        heartbeat = _last_beat(path, holder)
     except FileNotFoundError:
         return None
     return None if is_stale(holder, heartbeat, datetime.now(UTC).timestamp()) else holder
@@ -119,7 +124,7 @@ class Lease:
             LeaseHeld: another driver works on it.
             StudyError: the folder is not there or cannot be written.
         """
-        path = Path(study_path) / LEASE_FILE
+        path = place(study_path) / LEASE_FILE
         holder = Holder(
             id=uuid.uuid4().hex,
             host=socket.gethostname(),
@@ -144,6 +149,8 @@ class Lease:
         self._thread.join()
         if self.is_held():
             self._path.unlink(missing_ok=True)
+        if is_remote(self._path):
+            _beat_file(self._path, self.id).unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -157,8 +164,29 @@ class Lease:
         while not self._ended.wait(HEARTBEAT_SECONDS):
             # A file server may be away for a moment; the next beat tries again.
             with contextlib.suppress(OSError):
-                if self.is_held():
+                if not self.is_held():
+                    continue
+                if is_remote(self._path):
+                    write_bytes(_beat_file(self._path, self.id), b"")
+                else:
                     os.utime(self._path)
+
+
+def _beat_file(path: Path, holder_id: str) -> Path:
+    return path.with_name(f"{TEMP_PREFIX}.{holder_id}.beat.tmp")
+
+
+def _last_beat(path: Path, holder: Holder) -> float:
+    """When `holder` was last heard of, by the file server's clock.
+
+    Raises:
+        FileNotFoundError: the lease is gone.
+    """
+    heard = path.stat().st_mtime
+    if is_remote(path):
+        with contextlib.suppress(FileNotFoundError):
+            heard = max(heard, _beat_file(path, holder.id).stat().st_mtime)
+    return heard
 
 
 def _claim(path: Path, mine: Holder) -> None:
@@ -170,7 +198,7 @@ def _claim(path: Path, mine: Holder) -> None:
             if _appear(temp, path) or _take_over(temp, path, mine):
                 return
         except FileNotFoundError:
-            if not path.parent.is_dir():
+            if not is_remote(path) and not path.parent.is_dir():
                 raise
             # Somebody swept our temporary file, or released between two looks: look again.
         finally:
@@ -181,12 +209,17 @@ def _claim(path: Path, mine: Holder) -> None:
 def _appear(temp: Path, path: Path) -> bool:
     """Links `temp` to `path` unless there is something."""
     try:
-        path.hardlink_to(temp)
+        if is_remote(path):
+            write_flushed(path, temp.read_bytes())
+        else:
+            path.hardlink_to(temp)
     except FileExistsError:
         return False
     except FileNotFoundError:
         raise
     except OSError:  # a file system without hard links
+        if is_remote(path):
+            raise
         try:
             write_flushed(path, temp.read_bytes())
         except FileExistsError:
@@ -200,7 +233,7 @@ def _take_over(temp: Path, path: Path, mine: Holder) -> bool:
     if holder is None:
         return False
     # Both times come from the file server: `temp` was written a moment ago.
-    if not is_stale(holder, heartbeat=path.stat().st_mtime, now=temp.stat().st_mtime):
+    if not is_stale(holder, heartbeat=_last_beat(path, holder), now=temp.stat().st_mtime):
         raise LeaseHeld(
             f"study {path.parent.name!r} is in use by host {holder.host}, pid {holder.pid}, since {holder.since}; "
             "wait until it ends or stop it"
@@ -211,7 +244,10 @@ def _take_over(temp: Path, path: Path, mine: Holder) -> bool:
         current = read_holder(path)
         if current is None or current.id != holder.id:
             return False
-        temp.replace(path)
+        if is_remote(path):
+            write_bytes(path, temp.read_bytes())
+        else:
+            temp.replace(path)
         return True
     finally:
         marker.unlink(missing_ok=True)

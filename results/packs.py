@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +38,7 @@ from results.errors import StudyError
 from results.files import flush_folder, json_bytes, temp_path, write_bytes
 from results.layout import StudyFolder
 from results.lease import require_lease
+from results.places import arrow_place, is_remote, upload_file
 from results.schema import Column
 from results.tables import TABLES
 
@@ -269,10 +272,9 @@ def _write_table(
 ) -> tuple[CommittedFile, list[tuple[str, int, int]]]:
     """Write one table's data file; also each commit's place in it: its stem, first row and number of rows."""
     path = study.path / table / name
-    temp = temp_path(path)
     starts: list[tuple[str, int, int]] = []
     written = 0
-    try:
+    with _scratch(path) as temp:
         with pq.ParquetWriter(temp, study.schema(table), compression="zstd") as writer:
             waiting: list[pa.Table] = []
             for (_, source), wanted in spans.items():
@@ -291,12 +293,26 @@ def _write_table(
             os.fsync(file.fileno())
         guard()
         size = temp.stat().st_size
-        temp.replace(path)
-    except BaseException:
-        temp.unlink(missing_ok=True)
-        raise
+        if is_remote(path):
+            upload_file(temp, path)
+        else:
+            temp.replace(path)
     flush_folder(path.parent)
     return CommittedFile(table, name, written, size, digest), starts
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """A file of this machine to write what is to be `path`: beside it, or where that is no place of this machine."""
+    if is_remote(path):
+        with tempfile.TemporaryDirectory(prefix="twophase-") as folder:
+            yield Path(folder) / path.name
+        return
+    temp = temp_path(path)
+    try:
+        yield temp
+    finally:
+        temp.unlink(missing_ok=True)
 
 
 def _rows_of(study: StudyFolder, path: Path, table: str, wanted: Sequence[Span]) -> Iterator[tuple[Span, pa.Table]]:
@@ -305,7 +321,8 @@ def _rows_of(study: StudyFolder, path: Path, table: str, wanted: Sequence[Span])
     fills = {c.name: c.fill for c in (*study.setting_columns, *TABLES[table].columns) if c.fill is not None}
     left, position = list(wanted), 0
     try:
-        batches = pq.ParquetFile(path).iter_batches(ROWS_PER_GROUP)
+        name, files = arrow_place(path)
+        batches = pq.ParquetFile(name, filesystem=files).iter_batches(ROWS_PER_GROUP)
         for batch in batches:
             rows = _grown(pa.Table.from_batches([batch]), schema, fills)
             while left and left[0].first < position + rows.num_rows:

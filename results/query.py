@@ -16,6 +16,7 @@ from results.commits import require_files
 from results.errors import StudyError, unknown_name
 from results.layout import StudyFolder, make_folder, read_folder, table_named
 from results.packs import Span, holed_files, read_commits, spans_by_file
+from results.places import arrow_place
 from results.schema import Column
 from results.tables import TABLES
 from results.trials import trials_table
@@ -140,10 +141,11 @@ def _scan(study: StudyFolder, name: str, needed: list[str], expression: pc.Expre
             return schema.empty_table().select(needed)
         try:
             whole = [path for path, spans in files.items() if not spans]
-            parts = [_spans(path, spans, schema).select(needed) for path, spans in files.items() if spans]
+            _, store = arrow_place(study.path)
+            parts = [_spans(path, spans, schema, store).select(needed) for path, spans in files.items() if spans]
             found = [part if expression is None else part.filter(expression) for part in parts]
             if whole:
-                dataset = ds.dataset(whole, schema=schema, format="parquet")
+                dataset = ds.dataset(whole, schema=schema, format="parquet", filesystem=store)
                 found.append(dataset.to_table(columns=needed, filter=expression))
             return pa.concat_tables(found)
         except FileNotFoundError:
@@ -157,17 +159,19 @@ def _live_files(study: StudyFolder, name: str) -> dict[str, list[Span]]:
     """Paths of a table's data files -> the spans of live rows; none named where all rows of a file are."""
     if table_named(name).is_derived:
         path = study.derived_file(name)
-        return {str(path): []} if path.exists() else {}
+        return {arrow_place(path)[0]: []} if path.exists() else {}
     commits = read_commits(study)
     holed = holed_files(commits)
     spans = spans_by_file(commits, name)
     folder = study.path / name
-    return {str(folder / file): spans[name, file] if (name, file) in holed else [] for _, file in sorted(spans)}
+    return {
+        arrow_place(folder / file)[0]: spans[name, file] if (name, file) in holed else [] for _, file in sorted(spans)
+    }
 
 
-def _spans(path: str, spans: Sequence[Span], schema: pa.Schema) -> pa.Table:
+def _spans(path: str, spans: Sequence[Span], schema: pa.Schema, store: Any) -> pa.Table:
     """The live rows of a file that also holds others: those of commits superseded since it was packed."""
-    rows = ds.dataset([path], schema=schema, format="parquet").to_table()
+    rows = ds.dataset([path], schema=schema, format="parquet", filesystem=store).to_table()
     return pa.concat_tables([rows.slice(span.first, span.num_rows) for span in spans])
 
 

@@ -45,6 +45,7 @@ from results.packs import (
     read_packed_commits,
     remove_files,
 )
+from results.places import ensure_folder
 from results.schema import all_columns, arrow_table, check_names, checked, checked_measurement
 from results.tables import TABLES
 from results.trials import trials_table
@@ -230,7 +231,7 @@ def _write_file(
     names = itertools.chain([f"{stem}.parquet"], (f"{stem}.r{number}.parquet" for number in itertools.count(1)))
     name = next(name for name in names if taken.get(name, digest) == digest)
     path = study.path / table / name
-    path.parent.mkdir(exist_ok=True)
+    ensure_folder(path.parent)
     # The guard stands here too: a killed driver's worker must not replace a file that its successor has committed.
     write_bytes(path, data, before_replace=guard)
     return CommittedFile(table, name, rows.num_rows, len(data), digest)
@@ -238,7 +239,7 @@ def _write_file(
 
 def _write_derived(study: StudyFolder, table: str, rows: pa.Table) -> None:
     path = study.derived_file(table)
-    path.parent.mkdir(exist_ok=True)
+    ensure_folder(path.parent)
     write_bytes(path, parquet_bytes(rows))
 
 

@@ -282,13 +282,13 @@ def _require_chaos(study: results.Study) -> pd.DataFrame:
 
 
 def _root(arguments: argparse.Namespace) -> Path:
-    return Path(ROOT if arguments.root is None else arguments.root)
+    return results.place(ROOT if arguments.root is None else arguments.root)
 
 
 def _open(arguments: argparse.Namespace, name: str | None = None) -> results.Study:
     """Open a study by its folder or by its name under the root; a root that was named goes before this folder."""
-    named = Path(name or arguments.study)
-    is_name = len(named.parts) == 1
+    named = results.place(name or arguments.study)
+    is_name = len(named.parts) == 1 and not results.is_remote(named)
     if (arguments.root is not None and is_name) or not results.is_study(named):
         return results.open(_root(arguments) / named)
     return results.open(named)

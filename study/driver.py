@@ -89,7 +89,7 @@ def launch(
         EnvironmentFault: The disk is full, the cluster can't be reached or went away, or data sets can't be kept.
     """
     means = Means(workers, gpus_per_trial, address, retry_failed)
-    return run(read_space(space, overrides, name=name, means=means), Path(root), means)
+    return run(read_space(space, overrides, name=name, means=means), results.place(root), means)
 
 
 def read_space(

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 import results
 from results.files import write_bytes
+from results.places import ensure_folder
 from study.cone_plots import angle_figure, cone_figure, velocity_figure
 from study.confinements import setting_verdicts
 from study.dose import dose_figure, dose_words, doses
@@ -225,7 +226,7 @@ def save(study: results.Study, made: list[Picture]) -> list[Path]:
         The PNG files.
     """
     folder = study.path / "figures"
-    folder.mkdir(exist_ok=True)
+    ensure_folder(folder)
     for picture in made:
         write_bytes(folder / f"{picture.name}.svg", picture.svg)
         write_bytes(folder / f"{picture.name}.png", picture.png())

@@ -18,6 +18,7 @@ from study.manifest import Declared
 from study.planner import Job, make_plan
 from study.proposer import Proposer
 from study.worker import commit_failure
+from twophase.errors import BadInput
 
 DEFAULT_MEANS = Means()
 
@@ -50,7 +51,13 @@ def search(
     device = "cuda" if means.gpus_per_trial else "cpu"
     asked = search_spaces.load_search(space, overrides, name=name, device=device)
     example = asked.space(asked.examples()[:1])
-    with driving(example, Path(root), means, is_listed=False) as drive:
+    place = results.place(root)
+    if results.is_remote(place):
+        raise BadInput(
+            f"a search's root must be a folder, where its journal can be appended to, got {place}; "
+            "use a folder that all machines share"
+        )
+    with driving(example, place, means, is_listed=False) as drive:
         searching = Searching(asked, drive, Proposer(asked, drive.study.path, example.name))
         if searching.is_anything_left():
             run_jobs(searching.proposals(), crew_of(means, drive.place))

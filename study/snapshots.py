@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from results.files import is_temp, write_bytes
+from results.places import ensure_folder
 from twophase.checkpoint import Checkpoint
 from twophase.lanes import LaneState
 from twophase.snapshot import SnapshotError, Snapshots, from_bytes, note_of, to_bytes
@@ -49,7 +50,7 @@ class StoredSnapshots(Snapshots):
         data = to_bytes(state, self._note(step))
         path = self._folder / f"{step}-{_digest(data)}.safetensors"
         if not path.exists() or path.read_bytes() != data:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            ensure_folder(self._folder, parents=True)
             write_bytes(path, data)
 
     def load_checkpoint(self, name: str) -> Checkpoint | None:
@@ -67,7 +68,7 @@ class StoredSnapshots(Snapshots):
     def save_checkpoint(self, name: str, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, whole or not at all, then remove those before it."""
         data, old = checkpoint.to_bytes(), self._checkpoints(name)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        ensure_folder(self._folder, parents=True)
         path = self._folder / f"checkpoint-{name}-{_digest(data)}.safetensors"
         write_bytes(path, data)
         for other in old:

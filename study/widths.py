@@ -11,6 +11,7 @@ import psutil
 import torch
 
 from results.files import json_bytes, temp_path, write_flushed
+from results.places import ensure_folder, is_remote
 from twophase.children import Todo, is_width_fixed
 from twophase.config import Setting, digest
 from twophase.data import Dataset
@@ -52,7 +53,11 @@ def lane_width(study: Path, setting: Setting, dataset: Dataset, todo: Todo) -> i
 
 def _pin(path: Path, data: bytes) -> None:
     """Put a file there, whole, unless another worker was first."""
-    path.parent.mkdir(exist_ok=True)
+    ensure_folder(path.parent)
+    if is_remote(path):
+        with contextlib.suppress(FileExistsError):
+            write_flushed(path, data)
+        return
     temp = temp_path(path)
     write_flushed(temp, data)
     with contextlib.suppress(FileExistsError):
