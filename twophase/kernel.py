@@ -22,7 +22,7 @@ from twophase.kernels import layerwise
 from twophase.kernels.arguments import check, checked_labels, converted
 from twophase.kernels.planning import make_plan
 from twophase.kernels.readouts import KINDS
-from twophase.kernels.recording import checked_logits
+from twophase.kernels.recording import Runs, checked_logits
 from twophase.kernels.spectrum import NUM_EIGENVALUES, top_eigenvalues
 
 __all__ = ["KINDS", "KernelSummary", "entk", "kernel_distance", "summarise"]
@@ -107,12 +107,13 @@ def entk(
 
 def _kernel(module: nn.Module, inputs: Tensor, kind: str, labels: object, seed: int, memory_bytes: int) -> Tensor:
     chosen = KINDS[kind]
-    plan = make_plan(module, inputs, None if chosen.is_per_logit else 1, is_summed=chosen.is_summed)
+    runs, num_rows = Runs(module, inputs), None if chosen.is_per_logit else 1
+    plan = make_plan(runs, num_rows, is_summed=chosen.is_summed, memory_bytes=memory_bytes)
     classes = checked_labels(labels, len(inputs), plan.logits)
     logits = _logits(module, inputs) if chosen.uses_logits else plan.logits.expand(len(inputs), -1)
     precisions = [value.dtype for value in module.parameters() if value.requires_grad]
     readout = chosen.read(logits, classes, seed).to(functools.reduce(torch.promote_types, precisions))
-    return layerwise.gram(module, inputs, readout, plan, is_summed=chosen.is_summed, memory_bytes=memory_bytes)
+    return layerwise.gram(runs, readout, plan, is_summed=chosen.is_summed, memory_bytes=memory_bytes)
 
 
 @torch.no_grad()

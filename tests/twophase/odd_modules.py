@@ -245,7 +245,7 @@ MODULES = {
     "experts": (  # of whom one is met only when its inputs come
         lambda: Applied(routed, plus=nn.Linear(6, 3), minus=nn.Linear(6, 3), head=nn.Linear(3, 3)),
         (NUM, 6),
-        set(),
+        {f"{name}.{what}" for name in ("plus", "minus") for what in ("weight", "bias")},
     ),
     "cropped": (
         lambda: Applied(cropped, lin=nn.Linear(6, 5), head=nn.Linear(5, 3)),

@@ -23,6 +23,7 @@ from twophase.kernel import KINDS, summarise
 from twophase.kernels import layerwise, spectrum
 from twophase.kernels.blocks import Factor, Sizes, add_pairwise, add_unfolded
 from twophase.kernels.planning import make_plan
+from twophase.kernels.recording import Runs
 from twophase.kernels.rules import RULES
 from twophase.kernels.spectrum import top_eigenvalues
 from twophase.models import MODELS, OneLane
@@ -70,6 +71,10 @@ def by_hand(module, inputs, labels):
     }
 
 
+def planned(module, inputs):
+    return make_plan(Runs(module, inputs), None, is_summed=False, memory_bytes=1 << 30)
+
+
 def assert_same(found, expected):
     scale = expected.abs().max().clamp(min=1e-300)  # with one logit the loss and its gradient are 0
     torch.testing.assert_close(found / scale, expected / scale, **EXACT)
@@ -94,7 +99,7 @@ def test_the_zoo_against_a_plain_jacobian(model, input_shape):
     for kind, expected in by_hand(module, inputs, labels).items():
         assert_same(entk(module, inputs, kind, labels=labels), expected)
     # A network of a user's own is one call for torch.
-    assert bool(make_plan(module, inputs, None, is_summed=False).lone) == (model == "custom")
+    assert bool(planned(module, inputs).lone) == (model == "custom")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +109,7 @@ def test_the_zoo_against_a_plain_jacobian(model, input_shape):
 def test_every_normalisation_of_the_zoo_has_a_rule(model, norm_layer):
     module, inputs, labels = trained(model, SHAPES["2d"], norm_layer=norm_layer)
     assert_same(entk(module, inputs), by_hand(module, inputs, labels)["full"])
-    assert not make_plan(module, inputs, None, is_summed=False).lone
+    assert not planned(module, inputs).lone
 
 
 @functools.cache
@@ -116,7 +121,7 @@ def holders():
     found = {}
     for module, inputs in modules:
         if ({type(part) for part in module.modules()} & RULES.keys()) - found.keys():
-            layers = make_plan(module.eval(), inputs, None, is_summed=False).layers
+            layers = planned(module.eval(), inputs).layers
             found = dict.fromkeys((type(layer.module) for layer in layers), (module, inputs)) | found
     return found
 
@@ -175,7 +180,7 @@ def test_any_module_against_a_plain_jacobian(build, shape, lone):
         assert_same(found, expected)
         assert torch.equal(found, found.T)
     assert torch.equal(inputs, before)
-    assert {piece.name for piece in make_plan(module, inputs, None, is_summed=False).lone} == lone
+    assert {piece.name for piece in planned(module, inputs).lone} == lone
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,21 +10,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from twophase.kernels import generic
 from twophase.kernels.blocks import TILE_ROWS, Factor, add_pairwise, add_products, add_unfolded, unfolded
-from twophase.kernels.planning import Layer, Lone, Plan, make_plan
-from twophase.kernels.recording import Record, record
+from twophase.kernels.planning import Budget, Layer, Lone, Plan, make_plan
+from twophase.kernels.recording import Record, Runs
 
 CACHE_BYTES = 1 << 22
 """Patches that are laid out at a time: what a core's cache holds."""
 
-ENOUGH_INPUTS, ENOUGH_BYTES = 16, 1 << 26
-"""No more inputs than these, or than these bytes hold, run through the module at a time: more aren't faster."""
-
 WORKSPACE_BYTES = 1 << 25
 """Most bytes of products made in passing."""
+
+SMALL_BYTES = 1 << 20
+"""Gradients of so many bytes, or less, at the outputs of layers: calls cost more than arithmetic then."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,11 @@ class _OtherwiseUsed(Exception):  # noqa: N818 - no mistake: a second look
         self.parameters = parameters
 
 
-def gram(
-    module: nn.Module, inputs: Tensor, readout_NRC: Tensor, plan: Plan, *, is_summed: bool, memory_bytes: int
-) -> Tensor:
+def gram(runs: Runs, readout_NRC: Tensor, plan: Plan, *, is_summed: bool, memory_bytes: int) -> Tensor:
     """Products of all rows' gradients with all rows'.
 
     Args:
-        module: Any module from N inputs to logits [N, C], in evaluation mode.
-        inputs: The N inputs.
+        runs: Any module from N inputs to logits [N, C], in evaluation mode, with the N inputs.
         readout_NRC: w, in the dtype of the kernel.
         plan: Of the module, for these inputs.
         is_summed: Whether to sum over the rows of an input.
@@ -84,11 +82,13 @@ def gram(
     excluded: set[Tensor] = set()
     while True:
         try:
-            kernel = _lower(module, inputs, readout_NRC, plan, is_summed=is_summed, memory_bytes=memory_bytes)
+            kernel = _lower(runs, readout_NRC, plan, is_summed=is_summed, memory_bytes=memory_bytes)
             break
         except _OtherwiseUsed as found:
             excluded |= found.parameters
-            plan = make_plan(module, inputs, readout_NRC.shape[1], is_summed=is_summed, excluded=excluded)
+            plan = make_plan(
+                runs, readout_NRC.shape[1], is_summed=is_summed, memory_bytes=memory_bytes, excluded=excluded
+            )
     _mirror(kernel)
     return kernel.to(readout_NRC.dtype)
 
@@ -102,44 +102,29 @@ def _mirror(kernel: Tensor) -> None:
         square.copy_(square.tril() + square.tril(-1).T)
 
 
-def _lower(
-    module: nn.Module, inputs: Tensor, readout_NRC: Tensor, plan: Plan, *, is_summed: bool, memory_bytes: int
-) -> Tensor:
+def _lower(runs: Runs, readout_NRC: Tensor, plan: Plan, *, is_summed: bool, memory_bytes: int) -> Tensor:
     """The lower triangle, summed in float64; where rows are summed, as many at a time as fit, at the least one."""
     num, num_rows = readout_NRC.shape[:2]
     size = num if is_summed else num * num_rows
     kernel = readout_NRC.new_zeros(size, size, dtype=torch.float64)
-    at_once = num_rows
-    if is_summed:
-        per_row = num * Group(plan.layers, plan.lone).elements(1) * readout_NRC.element_size()
-        at_once = max(1, min(num_rows, memory_bytes // 2 // max(1, per_row)))
+    budget = Budget(memory_bytes, readout_NRC.element_size())
+    at_once = plan.rows_at_once(num, num_rows, budget) if is_summed else num_rows
     for rows_NRC in torch.split(readout_NRC, at_once, 1):
-        _Assembly(module, inputs, rows_NRC, plan, is_summed, memory_bytes).add_to(kernel)
+        _Assembly(runs, rows_NRC, plan, budget, is_summed=is_summed).add_to(kernel)
     return kernel
 
 
 class _Assembly:
     """One pass over the pieces of a module."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        inputs: Tensor,
-        readout_NRC: Tensor,
-        plan: Plan,
-        is_summed: bool,
-        memory_bytes: int,
-    ) -> None:
-        self._module, self._inputs, self._readout, self._plan = module, inputs, readout_NRC, plan
+    def __init__(self, runs: Runs, readout_NRC: Tensor, plan: Plan, budget: Budget, *, is_summed: bool) -> None:
+        self._runs, self._readout, self._plan, self._budget = runs, readout_NRC, plan, budget
         self._is_summed, self._num_rows = is_summed, readout_NRC.shape[1]
         self._readings = {layer.module: layer.reading for layer in plan.layers}
         names = {piece.name for piece in plan.lone}
-        self._lone = {parameter for name, parameter in module.named_parameters() if name in names}
-        # Half for what is kept, a quarter for the graph and gradients on their way, and of the rest what passes.
-        self._item, self._kept_bytes, self._way_bytes = readout_NRC.element_size(), memory_bytes // 2, memory_bytes // 4
-        self._workspace = min(WORKSPACE_BYTES, memory_bytes // 8)
+        self._lone = {parameter for name, parameter in runs.module.named_parameters() if name in names}
+        self._workspace = min(WORKSPACE_BYTES, budget.memory_bytes // 8)
         self._gradients: dict[tuple[Lone, ...], generic.Gradients] = {}
-        self._last: tuple[slice, Record] | None = None
         self._buffers: dict[Layer, Tensor] = {}
 
     def add_to(self, kernel: Tensor) -> None:
@@ -149,10 +134,10 @@ class _Assembly:
         if not pieces:
             return
         rows = 1 if self._is_summed else self._num_rows
-        largest = max(piece.elements(self._num_rows) for piece in pieces) * self._item
-        num = len(self._inputs)
+        largest = max(piece.elements(self._num_rows) for piece in pieces) * self._budget.item
+        num = len(self._readout)
         blocks = list(
-            _slices(slice(0, num), num if num * largest <= self._kept_bytes else self._kept_bytes // (2 * largest))
+            _slices(slice(0, num), num if num * largest <= self._budget.kept else self._budget.kept // (2 * largest))
         )
         groups = list(self._grouped(pieces, num if len(blocks) == 1 else 2 * blocks[0].stop))
         for i, some in enumerate(blocks):
@@ -165,7 +150,7 @@ class _Assembly:
 
     def _grouped(self, pieces: Sequence[Group], num_inputs: int) -> Iterator[Group]:
         """Put pieces together as long as they fit."""
-        most = self._kept_bytes // (num_inputs * self._item)
+        most = self._budget.kept // (num_inputs * self._budget.item)
         group = Group()
         for piece in pieces:
             joined = Group(group.layers + piece.layers, group.lone + piece.lone)
@@ -183,25 +168,21 @@ class _Assembly:
         for layer in group.layers:
             if not layer.is_kept_unfolded:
                 kept.factors[layer] = self._empty_factor(layer, num)
-        on_way = self._plan.saved_bytes + self._item * (rows + 1) * sum(
-            layer.sizes.output_elements for layer in group.layers
-        )
+        on_way = self._plan.bytes_on_way(group.layers, rows, self._budget.item)
         if group.layers:
-            for part in _slices(some, self._num_together(on_way)):
+            for part in _slices(some, self._budget.num_together(on_way)):
                 here = slice(part.start - some.start, part.stop - some.start)
                 self._keep_layers(group, part, features[here], kept, here)
             self._buffers.clear()
         if group.lone:
             column = sum(layer.columns for layer in group.layers)
-            on_way = rows * (self._plan.saved_bytes + self._item * (group.columns - column))
-            for part in _slices(some, self._num_together(on_way)):
+            on_way = rows * (self._plan.saved_bytes + self._budget.item * (group.columns - column))
+            for part in _slices(some, self._budget.num_together(on_way)):
                 here = slice(part.start - some.start, part.stop - some.start)
-                features[here, :, column:] = self._lone_gradients(group.lone)(self._inputs[part], self._readout[part])
+                features[here, :, column:] = self._lone_gradients(group.lone)(
+                    self._runs.inputs[part], self._readout[part]
+                )
         return kept
-
-    def _num_together(self, on_way: int) -> int:
-        """Inputs that run together, of so many bytes each."""
-        return min(self._way_bytes // max(1, on_way), max(ENOUGH_INPUTS, ENOUGH_BYTES // max(1, on_way)))
 
     def _empty_factor(self, layer: Layer, num: int) -> Factor:
         sizes, rows = layer.sizes, self._num_rows
@@ -234,7 +215,7 @@ class _Assembly:
 
     def _unfold(self, layer: Layer, x: Tensor, gamma: Tensor, features: Tensor) -> None:
         """Write every input's own gradients of a layer, some inputs at a time."""
-        step = CACHE_BYTES // max(1, layer.sizes.input_elements * self._item)
+        step = CACHE_BYTES // max(1, layer.sizes.input_elements * self._budget.item)
         for few in _slices(slice(0, len(features)), step):
             features[few] = unfolded(layer.reading.features(x[few]).to(gamma.dtype), gamma[few], layer.sizes)
 
@@ -243,11 +224,17 @@ class _Assembly:
         num, rows = readout_NRC.shape[:2]
         called = [layer for layer in layers if layer.module in found.calls]
         edges = [found.calls[layer.module].edge for layer in called]
+        if not edges:
+            return {}
+        weights = readout_NRC.to(found.logits.dtype).transpose(0, 1)
+        per_row = num * sum(layer.sizes.output_elements for layer in called) * self._budget.item
+        at_once = _all_at_once(found.logits, edges, weights) if 1 < rows and per_row <= SMALL_BYTES else None
         gammas: dict[Layer, Tensor] = {}
-        for row in range(rows) if edges else ():
-            weights = readout_NRC[:, row].to(found.logits.dtype)
-            gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
-                found.logits, edges, weights, retain_graph=True, allow_unused=True
+        for row in range(rows):
+            gradients = (
+                torch.autograd.grad(found.logits, edges, weights[row], retain_graph=True, allow_unused=True)
+                if at_once is None
+                else [None if gradient is None else gradient[row] for gradient in at_once]
             )
             for layer, gradient in zip(called, gradients, strict=True):
                 if gradient is None:  # whatever the row: the logits don't depend on it
@@ -269,11 +256,8 @@ class _Assembly:
         return kept[:num]
 
     def _record(self, part: slice) -> Record:
-        """Run one part of the inputs, unless it was the last that ran."""
-        if self._last is not None and self._last[0] == part:
-            return self._last[1]
-        self._last = None
-        found = record(self._module, self._inputs[part], self._readings)
+        """Run one part of the inputs, and see that it uses its parameters as planned."""
+        found = self._runs.record(part, self._readings)
         strangers: set[Tensor] = {parameter for parameter in found.others if parameter not in self._lone}
         for layer in self._plan.layers:
             call = found.calls.get(layer.module)
@@ -281,13 +265,12 @@ class _Assembly:
                 strangers.update(layer.module.parameters())
         if strangers:
             raise _OtherwiseUsed(strangers)
-        self._last = (part, found)
         return found
 
     def _lone_gradients(self, lone: tuple[Lone, ...]) -> generic.Gradients:
         if lone not in self._gradients:
             names = [piece.name for piece in lone]
-            self._gradients[lone] = generic.gradients(self._module, names, self._inputs[:1])
+            self._gradients[lone] = generic.gradients(self._runs.module, names, self._runs.inputs[:1])
         return self._gradients[lone]
 
     def _add(self, kernel: Tensor, group: Group, left: Kept, right: Kept) -> None:
@@ -303,3 +286,17 @@ def _slices(whole: slice, size: int) -> Iterator[slice]:
     size = max(1, size)
     for start in range(whole.start, whole.stop, size):
         yield slice(start, min(start + size, whole.stop))
+
+
+def _all_at_once(
+    logits: Tensor, edges: Sequence[GradientEdge], weights_RNC: Tensor
+) -> tuple[Tensor | None, ...] | None:
+    """One backward pass for all rows: gradients at edges, [R, ...]; None where the graph has no such pass."""
+    try:
+        return torch.autograd.grad(
+            logits, edges, weights_RNC, retain_graph=True, allow_unused=True, is_grads_batched=True
+        )
+    except (
+        RuntimeError
+    ):  # of a user's own function that looks at values, for one; if it is at fault, it fails below too
+        return None

@@ -1,6 +1,6 @@
 """What a module is made of, as its kernel sees it: layers with a rule, and single parameters without."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,11 +8,43 @@ from torch import Tensor, nn
 
 from twophase.errors import BadInput
 from twophase.kernels.blocks import Sizes, is_pairwise_cheaper
-from twophase.kernels.recording import Call, Readings, Record, record
+from twophase.kernels.recording import Call, Readings, Record, Runs, record
 from twophase.kernels.rules import Reading, read
 
-PROBED = 2
-"""Inputs that are run together to see what the module is made of."""
+ENOUGH_INPUTS, ENOUGH_BYTES = 16, 1 << 26
+"""No more inputs than these, or than these bytes hold, run through the module at a time: more aren't faster."""
+
+
+FEW_ELEMENTS = 1 << 19
+"""Gradients of so many elements, or fewer, are kept for one product with those of other layers, though factors of them
+would take less memory."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes for what is held beside the kernel, and what they are for.
+
+    Attributes:
+        memory_bytes: All of them.
+        item: Bytes of one element.
+    """
+
+    memory_bytes: int
+    item: int
+
+    @property
+    def kept(self) -> int:
+        """Half, for what is kept of gradients."""
+        return self.memory_bytes // 2
+
+    @property
+    def on_way(self) -> int:
+        """A quarter, for the graph and gradients on their way; what is left is for products in passing."""
+        return self.memory_bytes // 4
+
+    def num_together(self, each: int) -> int:
+        """Inputs that run together, of so many bytes on their way each."""
+        return min(self.on_way // max(1, each), max(ENOUGH_INPUTS, ENOUGH_BYTES // max(1, each)))
 
 
 @dataclass(frozen=True)
@@ -77,17 +109,26 @@ class Plan:
     logits: Tensor
     saved_bytes: int
 
+    def bytes_on_way(self, layers: Iterable[Layer], num_rows: int, item: int) -> int:
+        """Bytes of one input while it runs and so many rows' gradients reach some of the layers."""
+        return self.saved_bytes + item * (num_rows + 1) * sum(layer.sizes.output_elements for layer in layers)
+
+    def rows_at_once(self, num_inputs: int, num_rows: int, budget: Budget) -> int:
+        """Rows of a kernel that is summed over them that fit at a time, at the least one."""
+        per_row = num_inputs * budget.item * sum(piece.elements(1) for piece in (*self.layers, *self.lone))
+        return max(1, min(num_rows, budget.kept // max(1, per_row)))
+
 
 def make_plan(
-    module: nn.Module, inputs: Tensor, num_rows: int | None, *, is_summed: bool, excluded: Collection[Tensor] = ()
+    runs: Runs, num_rows: int | None, *, is_summed: bool, memory_bytes: int, excluded: Collection[Tensor] = ()
 ) -> Plan:
-    """Look at a module on a few inputs, together and alone.
+    """Look at a module on one input alone and on the same among others: those that will be the first to run together.
 
     Args:
-        module: Any module from N inputs to logits [N, C], in evaluation mode.
-        inputs: The N inputs.
+        runs: Any module from N inputs to logits [N, C], in evaluation mode, with the N inputs.
         num_rows: Rows R that are read out of an input's logits; None for all C.
         is_summed: Whether the kernel is summed over them.
+        memory_bytes: Bound on gradients and activations held at a time.
         excluded: Parameters that no rule shall answer for.
 
     Returns:
@@ -96,32 +137,46 @@ def make_plan(
     Raises:
         BadInput: The module doesn't return [N, C], or a row of it depends on other rows' inputs.
     """
+    module, num_inputs = runs.module, len(runs.inputs)
     without = {id(parameter) for parameter in excluded}
     readings = {
         layer: reading
         for layer in module.modules()
         if not any(id(p) in without for p in layer._parameters.values()) and (reading := read(layer))
     }
-    some = inputs[:PROBED]
-    together = record(module, some, readings)
-    alone, saved_bytes = _alone(module, some[-1:], readings)
-    if not _is_close(together.logits[-1:], alone.logits):
+    one = min(ENOUGH_INPUTS, num_inputs) - 1
+    alone, saved_bytes = _alone(module, runs.inputs[one : one + 1], readings)
+    rows = alone.logits.shape[1] if num_rows is None else num_rows
+    layers = tuple(
+        _layer(layer, readings[layer], call, num_inputs, rows, is_summed=is_summed)
+        for layer, call in alone.calls.items()
+    )
+    plan = Plan(layers, (), alone.logits.detach(), saved_bytes)
+    num_first = _num_first(plan, num_inputs, rows, memory_bytes, is_summed=is_summed)
+    part = slice(0, num_first) if num_first > one else slice(max(0, one - 1), one + 1)
+    together, one = runs.record(part, readings), one - part.start
+    if not _is_close(together.logits[one : one + 1], alone.logits):
         raise BadInput(
             "module must compute every row from its own input alone and without chance, got another row for one input "
             "alone than for the same among others"
         )
-    held = [layer for layer, call in together.calls.items() if _is_aligned(call, alone.calls.get(layer))]
-    answered = {id(p) for layer in held for p in layer.parameters()}
+    held = [layer for layer in layers if _is_aligned(together.calls.get(layer.module), alone.calls[layer.module], one)]
+    answered = {id(p) for layer in held for p in layer.module._parameters.values()}
     used = without | {id(p) for found in (together, alone) for p in found.others}
-    used |= {id(p) for found in (together, alone) for layer in found.calls for p in layer.parameters()}
+    used |= {id(p) for found in (together, alone) for layer in found.calls for p in layer._parameters.values()}
     lone = tuple(
         Lone(name, p.numel()) for name, p in module.named_parameters() if p.requires_grad and id(p) in used - answered
     )
-    rows = alone.logits.shape[1] if num_rows is None else num_rows
-    layers = tuple(
-        _layer(layer, readings[layer], alone.calls[layer], len(inputs), rows, is_summed=is_summed) for layer in held
-    )
-    return Plan(layers, lone, alone.logits.detach(), saved_bytes)
+    return replace(plan, layers=tuple(held), lone=lone)
+
+
+def _num_first(plan: Plan, num_inputs: int, num_rows: int, memory_bytes: int, *, is_summed: bool) -> int:
+    """Inputs that run together first; none where not all of what is kept fits, and layers will go in groups."""
+    budget = Budget(memory_bytes, torch.promote_types(plan.logits.dtype, torch.float32).itemsize)
+    rows = plan.rows_at_once(num_inputs, num_rows, budget) if is_summed else num_rows
+    kept = num_inputs * budget.item * sum(layer.elements(rows) for layer in plan.layers)
+    num = budget.num_together(plan.bytes_on_way(plan.layers, rows, budget.item)) if kept <= budget.kept else 0
+    return min(num_inputs, num)
 
 
 def _layer(layer: nn.Module, reading: Reading, call: Call, num_inputs: int, num_rows: int, *, is_summed: bool) -> Layer:
@@ -135,7 +190,8 @@ def _layer(layer: nn.Module, reading: Reading, call: Call, num_inputs: int, num_
     has_indices = not x.is_floating_point()
     is_pairwise |= has_indices
     factors = num_rows * sizes.output_elements + sizes.input_elements
-    is_kept_unfolded = not is_pairwise and num_rows * sizes.num_parameters <= factors
+    columns = num_rows * sizes.num_parameters
+    is_kept_unfolded = not is_pairwise and (columns <= factors or num_inputs * columns <= FEW_ELEMENTS)
     return Layer(layer, reading, sizes, call.shapes, is_pairwise, is_kept_unfolded, has_indices)
 
 
@@ -161,9 +217,9 @@ def _alone(module: nn.Module, example: Tensor, readings: Readings) -> tuple[Reco
     return found, sum(held.values())
 
 
-def _is_aligned(call: Call, alone: Call | None) -> bool:
-    """Whether the last row of a layer's input is what the last of the inputs leads to."""
-    return alone is not None and call.shapes == alone.shapes and _is_close(call.x[-1:], alone.x)
+def _is_aligned(call: Call | None, alone: Call, one: int) -> bool:
+    """Whether a row of a layer's input is what that one of the inputs leads to."""
+    return call is not None and call.shapes == alone.shapes and _is_close(call.x[one : one + 1], alone.x)
 
 
 def _is_close(some: Tensor, others: Tensor) -> bool:

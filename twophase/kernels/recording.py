@@ -5,7 +5,7 @@ are used nowhere else. The autograd graph tells: a parameter's gradient is colle
 and all of them must start inside the layer's own call. Whatever fails is left to `generic`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -57,11 +57,46 @@ class Record:
         logits: [n, C], with their graph.
         calls: Layer -> its call, of layers whose rule holds and on whom the logits depend.
         others: Parameters that the logits depend on otherwise.
+        watched: Layers that were watched.
     """
 
     logits: Tensor
+    watched: Set[nn.Module]
     calls: dict[nn.Module, Call] = field(default_factory=dict)
     others: set[nn.Parameter] = field(default_factory=set)
+
+
+class Runs:
+    """Runs of a module on parts of its inputs, of which the last is kept: it may be asked for again.
+
+    Attributes:
+        module: Any module from n inputs to logits [n, C], in evaluation mode.
+        inputs: All inputs, [N, ...].
+    """
+
+    def __init__(self, module: nn.Module, inputs: Tensor) -> None:
+        self.module, self.inputs = module, inputs
+        self._last: tuple[slice, Record] | None = None
+
+    def record(self, part: slice, readings: Readings) -> Record:
+        """Run one part of the inputs, unless it was the last that ran with these readings or more.
+
+        Args:
+            part: Which inputs.
+            readings: Layers that have a rule.
+
+        Returns:
+            The record, of these layers at the least.
+
+        Raises:
+            BadInput: The module doesn't return [n, C].
+        """
+        if self._last is not None and self._last[0] == part and readings.keys() <= self._last[1].watched:
+            return self._last[1]
+        self._last = None  # before the next graph is made
+        found = record(self.module, self.inputs[part], readings)
+        self._last = (part, found)
+        return found
 
 
 def record(module: nn.Module, inputs: Tensor, readings: Readings) -> Record:
@@ -87,11 +122,11 @@ def record(module: nn.Module, inputs: Tensor, readings: Readings) -> Record:
     finally:
         for handle in handles:
             handle.remove()
-    found = Record(logits)
+    found = Record(logits, readings.keys())
     consumers = _consumers(logits.grad_fn)
     for layer, calls in seen.items():
         call = calls[0] if len(calls) == 1 else None
-        is_used = any(consumers.get(parameter) for parameter in layer.parameters())
+        is_used = any(parameter in consumers for parameter in layer._parameters.values())
         if is_used and call is not None and _holds(layer, readings[layer], call, consumers, len(inputs)):
             found.calls[layer] = call
     answered = {id(p) for layer in found.calls for p in layer._parameters.values()}
@@ -149,15 +184,14 @@ def _consumers(root: Node | None) -> dict[Tensor, list[Node]]:
     seen, waiting = {root}, [] if root is None else [root]
     while waiting:
         node = waiting.pop()
-        if node.name() == "CheckpointFunctionBackward":
+        if type(node).__name__ == "CheckpointFunctionBackward":
             # It computes gradients in a graph of its own, which neither autograd.grad nor torch.func can enter.
             raise BadInput("module must not use checkpoints with use_reentrant=True; use_reentrant=False would do")
         for following, _ in node.next_functions:
             if following is None:
                 continue
-            leaf = getattr(following, "variable", None)
-            if leaf is not None:
-                found.setdefault(leaf, []).append(node)
+            if type(following).__name__ == "AccumulateGrad":
+                found.setdefault(following.variable, []).append(node)
             elif following not in seen:
                 seen.add(following)
                 waiting.append(following)
