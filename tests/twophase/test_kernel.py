@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from odd_modules import MODULES, NUM, Residual, seeded
+from odd_modules import MODULES, NUM, Applied, Residual, seeded
 from samples import SHAPES, small_dataset, small_setting
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -20,7 +20,7 @@ from twophase.config import Protocol, Trial
 from twophase.errors import BadInput
 from twophase.evaluation import Evaluator
 from twophase.kernel import KINDS, summarise
-from twophase.kernels import layerwise, spectrum
+from twophase.kernels import layerwise, planning, spectrum
 from twophase.kernels.blocks import Factor, Sizes, add_pairwise, add_unfolded
 from twophase.kernels.planning import make_plan
 from twophase.kernels.recording import Runs
@@ -198,6 +198,49 @@ def test_a_bound_on_memory_changes_no_form_s_kernel(name):
     module, inputs = seeded(build), inputs_of(shape)
     for kind in ("full", "trace"):
         assert_same(entk(module, inputs, kind, memory_bytes=8_000), entk(module, inputs, kind))
+
+
+@pytest.mark.parametrize("name", ["cnn", "groups, dilation, circular", "two tokens of one"])
+def test_large_layers_are_done_row_by_row_and_from_factors(name, monkeypatch):
+    """Each way that only larger networks take, on small ones."""
+    monkeypatch.setattr(layerwise, "SMALL_BYTES", 0)
+    monkeypatch.setattr(planning, "FEW_ELEMENTS", 0)
+    if name in MODELS:
+        module, inputs, labels = trained(name, SHAPES["1d"])
+        assert any(
+            not layer.is_pairwise and not layer.is_kept_unfolded for layer in planned(module.eval(), inputs).layers
+        )
+    else:
+        module, inputs = seeded(MODULES[name][0]).eval(), inputs_of(MODULES[name][1])
+        labels = torch.zeros(len(inputs), dtype=torch.int64)
+    for kind, expected in by_hand(module, inputs, labels).items():
+        assert_same(entk(module, inputs, kind, labels=labels), expected)
+
+
+class Doubled(torch.autograd.Function):
+    """2 y, by a backward pass that looks at values, or hands them to numpy."""
+
+    @staticmethod
+    def forward(ctx, y, look):
+        ctx.look = look
+        return 2 * y
+
+    @staticmethod
+    def backward(ctx, gradient):
+        ctx.look(gradient)
+        return 2 * gradient, None
+
+
+@pytest.mark.parametrize("look", [lambda g: bool(g.any()), lambda g: g.numpy().sum()], ids=["value", "numpy"])
+def test_a_backward_pass_that_takes_one_row_at_a_time_gets_one(look, monkeypatch):
+    tried, at_once = [], layerwise._all_at_once
+    monkeypatch.setattr(layerwise, "_all_at_once", lambda *args: tried.append(at_once(*args)))
+    own = seeded(lambda: nn.Linear(6, 5))
+    head = seeded(lambda: nn.Linear(5, 3))
+    module = nn.Sequential(own, Applied(lambda _, x: Doubled.apply(torch.tanh(x), look)), head)
+    inputs = inputs_of((NUM, 6))
+    assert_same(entk(module, inputs), by_hand(module, inputs, torch.zeros(NUM, dtype=torch.int64))["full"])
+    assert tried == [None]
 
 
 def test_memory_is_bounded(monkeypatch):

@@ -107,6 +107,25 @@ def unfolded(x: Tensor, gamma: Tensor, sizes: Sizes) -> Tensor:
     return torch.cat(parts, 2) if len(parts) > 1 else parts[0]
 
 
+def write_unfolded(features: Tensor, x: Tensor, gamma: Tensor, sizes: Sizes) -> None:
+    """Write every input's own gradients where they are kept; of a single row without a copy.
+
+    Args:
+        features: [n, R, parameters], changed in place.
+        x: [n, G, K, T].
+        gamma: [n, R, G, O, T].
+        sizes: Of the layer.
+    """
+    if gamma.shape[1] != 1 or sizes.groups != 1 or not sizes.has_weight:
+        features.copy_(unfolded(x, gamma, sizes))
+        return
+    num_weights = sizes.outputs * sizes.features
+    weights = features[:, 0, :num_weights].view(len(features), sizes.outputs, sizes.features)
+    torch.bmm(gamma[:, 0, 0], x[:, 0].mT, out=weights)
+    if sizes.has_bias:
+        features[:, 0, num_weights:] = gamma[:, 0, 0].sum(-1)
+
+
 def add_products(kernel: Tensor, left: Tensor, right: Tensor) -> None:
     """Add left · rightᵀ to a kernel; of left with itself, no more than the lower triangle.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from twophase.kernels import generic
-from twophase.kernels.blocks import TILE_ROWS, Factor, add_pairwise, add_products, add_unfolded, unfolded
+from twophase.kernels.blocks import TILE_ROWS, Factor, add_pairwise, add_products, add_unfolded, write_unfolded
 from twophase.kernels.planning import Budget, Layer, Lone, Plan, make_plan
 from twophase.kernels.recording import Record, Runs
 
@@ -217,7 +217,7 @@ class _Assembly:
         """Write every input's own gradients of a layer, some inputs at a time."""
         step = CACHE_BYTES // max(1, layer.sizes.input_elements * self._budget.item)
         for few in _slices(slice(0, len(features)), step):
-            features[few] = unfolded(layer.reading.features(x[few]).to(gamma.dtype), gamma[few], layer.sizes)
+            write_unfolded(features[few], layer.reading.features(x[few]).to(gamma.dtype), gamma[few], layer.sizes)
 
     def _output_gradients(self, found: Record, layers: Sequence[Layer], readout_NRC: Tensor) -> dict[Layer, Tensor]:
         """One backward pass per row: gradients at layers' outputs, [n, R, G, O, T], where there are any."""
@@ -228,25 +228,33 @@ class _Assembly:
             return {}
         weights = readout_NRC.to(found.logits.dtype).transpose(0, 1)
         per_row = num * sum(layer.sizes.output_elements for layer in called) * self._budget.item
-        at_once = _all_at_once(found.logits, edges, weights) if 1 < rows and per_row <= SMALL_BYTES else None
+        is_small = rows > 1 and per_row <= SMALL_BYTES
+        if is_small and (at_once := _all_at_once(found.logits, edges, weights)) is not None:
+            return {
+                layer: torch.stack([self._gamma(layer, row, num) for row in of_rows], 1)
+                for layer, of_rows in zip(called, at_once, strict=True)
+                if of_rows is not None
+            }
         gammas: dict[Layer, Tensor] = {}
-        for row in range(rows):
-            gradients = (
-                torch.autograd.grad(found.logits, edges, weights[row], retain_graph=True, allow_unused=True)
-                if at_once is None
-                else [None if gradient is None else gradient[row] for gradient in at_once]
+        for number in range(rows):
+            gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
+                found.logits, edges, weights[number], retain_graph=True, allow_unused=True
             )
             for layer, gradient in zip(called, gradients, strict=True):
                 if gradient is None:  # whatever the row: the logits don't depend on it
                     continue
-                gamma = layer.reading.outputs(layer.reading.batch_first(gradient, num)).to(readout_NRC.dtype)
+                gamma = self._gamma(layer, gradient, num)
                 if rows == 1:
                     gammas[layer] = gamma.unsqueeze(1)
                     continue
                 if layer not in gammas:
                     gammas[layer] = self._buffer(layer, num, gamma)
-                gammas[layer][:, row] = gamma
+                gammas[layer][:, number] = gamma
         return gammas
+
+    def _gamma(self, layer: Layer, gradient: Tensor, num: int) -> Tensor:
+        """Gradient at a layer's output, as its equation has it: [n, G, O, T]."""
+        return layer.reading.outputs(layer.reading.batch_first(gradient, num)).to(self._readout.dtype)
 
     def _buffer(self, layer: Layer, num: int, gamma: Tensor) -> Tensor:
         """Room for gradients of all rows; the same for one part after another, as fresh memory costs time."""
@@ -293,9 +301,10 @@ def _all_at_once(
 ) -> tuple[Tensor | None, ...] | None:
     """One backward pass for all rows: gradients at edges, [R, ...]; None where the graph has no such pass."""
     try:
-        return torch.autograd.grad(
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(
             logits, edges, weights_RNC, retain_graph=True, allow_unused=True, is_grads_batched=True
         )
+        return found
     except (
         RuntimeError
     ):  # of a user's own function that looks at values, for one; if it is at fault, it fails below too

@@ -11,13 +11,13 @@ from twophase.kernels.blocks import Sizes, is_pairwise_cheaper
 from twophase.kernels.recording import Call, Readings, Record, Runs, record
 from twophase.kernels.rules import Reading, read
 
-ENOUGH_INPUTS, ENOUGH_BYTES = 16, 1 << 26
+ENOUGH_INPUTS, ENOUGH_BYTES = 8, 1 << 26
 """No more inputs than these, or than these bytes hold, run through the module at a time: more aren't faster."""
 
 
 FEW_ELEMENTS = 1 << 19
 """Gradients of so many elements, or fewer, are kept for one product with those of other layers, though factors of them
-would take less memory."""
+would take less memory; of no more than an eighth of the memory."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,8 @@ class Plan:
 
     def rows_at_once(self, num_inputs: int, num_rows: int, budget: Budget) -> int:
         """Rows of a kernel that is summed over them that fit at a time, at the least one."""
-        per_row = num_inputs * budget.item * sum(piece.elements(1) for piece in (*self.layers, *self.lone))
+        pieces: tuple[Layer | Lone, ...] = (*self.layers, *self.lone)
+        per_row = num_inputs * budget.item * sum(piece.elements(1) for piece in pieces)
         return max(1, min(num_rows, budget.kept // max(1, per_row)))
 
 
@@ -147,8 +148,9 @@ def make_plan(
     one = min(ENOUGH_INPUTS, num_inputs) - 1
     alone, saved_bytes = _alone(module, runs.inputs[one : one + 1], readings)
     rows = alone.logits.shape[1] if num_rows is None else num_rows
+    few = min(FEW_ELEMENTS, memory_bytes // 64)
     layers = tuple(
-        _layer(layer, readings[layer], call, num_inputs, rows, is_summed=is_summed)
+        _layer(layer, readings[layer], call, num_inputs, rows, few, is_summed=is_summed)
         for layer, call in alone.calls.items()
     )
     plan = Plan(layers, (), alone.logits.detach(), saved_bytes)
@@ -179,7 +181,9 @@ def _num_first(plan: Plan, num_inputs: int, num_rows: int, memory_bytes: int, *,
     return min(num_inputs, num)
 
 
-def _layer(layer: nn.Module, reading: Reading, call: Call, num_inputs: int, num_rows: int, *, is_summed: bool) -> Layer:
+def _layer(
+    layer: nn.Module, reading: Reading, call: Call, num_inputs: int, num_rows: int, few: int, *, is_summed: bool
+) -> Layer:
     x = reading.features(call.x)
     _, groups, outputs, positions = reading.outputs(torch.empty(call.output_shape, device="meta")).shape
     sizes = Sizes(groups, outputs, x.shape[2], positions, reading.has_weight, reading.has_bias)
@@ -191,7 +195,7 @@ def _layer(layer: nn.Module, reading: Reading, call: Call, num_inputs: int, num_
     is_pairwise |= has_indices
     factors = num_rows * sizes.output_elements + sizes.input_elements
     columns = num_rows * sizes.num_parameters
-    is_kept_unfolded = not is_pairwise and (columns <= factors or num_inputs * columns <= FEW_ELEMENTS)
+    is_kept_unfolded = not is_pairwise and (columns <= factors or num_inputs * columns <= few)
     return Layer(layer, reading, sizes, call.shapes, is_pairwise, is_kept_unfolded, has_indices)
 
 

@@ -191,7 +191,7 @@ def _consumers(root: Node | None) -> dict[Tensor, list[Node]]:
             if following is None:
                 continue
             if type(following).__name__ == "AccumulateGrad":
-                found.setdefault(following.variable, []).append(node)
+                found.setdefault(getattr(following, "variable"), []).append(node)  # noqa: B009 - unknown to its type
             elif following not in seen:
                 seen.add(following)
                 waiting.append(following)
