@@ -48,7 +48,7 @@ class Net:
     shape: tuple[int, ...]
     num_inputs: int
     kinds: tuple[str, ...] = ("full", "trace", "pseudo")
-    repeats: int = 5
+    repeats: int = 7
 
 
 NETS = {
@@ -273,7 +273,7 @@ neural-tangents 0.6.5 (jax 0.4.25) is run stands in `benchmarks/neural_tangents.
 
 Seconds: processor time of `entk`, median. Speed-up over torch.func (`vmap(jacrev)`, Jacobian contraction in chunks of
 {CHUNK} inputs) and over neural-tangents (compiled before; the fastest of its implementations, named with the processor
-time that compiling took): ratio of processor times, median (min–max) of five runs in turn, three for the last two
+time that compiling took): ratio of processor times, median (min–max) of seven runs in turn, three for the last two
 nets. Of its implementations NTK-vector products is tried on the first two nets only. Memory: what a process needs at
 its peak, beyond that of a run on two inputs. Difference: the greatest of any two entries, over the greatest entry.
 
