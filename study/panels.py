@@ -13,6 +13,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # 
 CONTROL_COLOUR = "#777777"
 KERNEL_COLOUR = "#D55E00"
 MAX_PANELS = 24
+_PANEL_OF = "setting "
 MOST_COLUMNS = 2
 """More would be too small to read, on a phone and in a column of text."""
 
@@ -29,6 +30,17 @@ def make_panels(
         panel.set_visible(False)
         panel.set_in_layout(projection is None)  # hidden ones in space have no extent
     return figure, grid[: max(count, 1)]
+
+
+def name_panel(panel: Axes, setting_key: str) -> None:
+    """Keep whose panel it is: the report links a setting to its panels."""
+    panel.set_label(f"{_PANEL_OF}{setting_key}")
+
+
+def panel_setting(panel: Axes) -> str:
+    """The key of the setting whose panel it is; empty if it is of none, or hidden."""
+    label = str(panel.get_label())
+    return label.removeprefix(_PANEL_OF) if label.startswith(_PANEL_OF) and panel.get_visible() else ""
 
 
 def step_axis(panel: Axes, last: float) -> None:
