@@ -104,13 +104,16 @@ def ratio_lines(rows: pd.DataFrame) -> list[str]:
 
 def _ratio_line(row: Mapping[str, Any]) -> str:
     axis = str(row["axis"]).replace("_", " ")
-    held = f", over {row['num_contexts']} contexts" if row["held"] == ALL else f" at {row['held']}" if row["held"] else ""
+    held = (
+        f", over {row['num_contexts']} contexts" if row["held"] == ALL else f" at {row['held']}" if row["held"] else ""
+    )
     along = f" (with it go {str(row['goes_with']).replace('_', ' ')})" if row["goes_with"] else ""
     who = f"{axis} {level_text(row['level_b'])} against {level_text(row['level_a'])}{held}{along}"
     shares = " and ".join(
-        f"{row[f'num_chaotic_{side}']} of {row[f'num_seeds_{side}']} seeds ever chaotic at {level_text(row[f'level_{side}'])}"
+        f"{row[f'num_chaotic_{side}']} of {row[f'num_seeds_{side}']} at {level_text(row[f'level_{side}'])}"
         for side in "ab"
     )
+    shares = f"seeds ever chaotic: {shares}"
     if math.isnan(row["ratio"]):
         return f"{who}: no ratio, {row['reason'] or 'too few seeds cross'}; {shares}."
     control = (
@@ -126,21 +129,20 @@ def _ratio_line(row: Mapping[str, Any]) -> str:
 
 
 def trend_lines(rows: pd.DataFrame) -> list[str]:
-    """Say of each numeric axis by what factor a doubling moves the transition."""
+    """Say of each numeric axis that has a trend by what factor a doubling moves the transition."""
     lines = []
-    for row in records(rows[rows["unit"] == "steps"])[:MOST_SENTENCES]:
+    known = records(rows[(rows["unit"] == "steps") & rows["per_octave"].notna()])
+    for row in known[:MOST_SENTENCES]:
         axis = str(row["axis"]).replace("_", " ")
         who = f"{axis} ({row['held']})" if row["held"] else axis
-        if math.isnan(row["per_octave"]):
-            lines.append(f"{who}: no trend, {row['reason'] or 'too few seeds cross'}.")
-            continue
         adjusted = f", adjusted for {row['adjusted_for'].replace('_', ' ')}" if row["adjusted_for"] else ""
         lines.append(
             f"{who}: each doubling is ×{factor_text(row['per_octave'])} {factor_interval(row, 'ci_low', 'ci_high')} on "
             f"the transition step, {row['verdict']} (p {_p(row['p_holm'])}, Holm{adjusted}); of controls: "
             f"{row['of_controls']}."
         )
-    return lines
+    more = len(known) - len(lines)
+    return [*lines, *([f"{more} more trends stand in the table below."] if more else [])]
 
 
 def _p(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Comparisons that a report makes without being asked for an axis: those of everything that was swept, within bounds."""
+"""Comparisons that a report makes without being asked for an axis: by all that was swept, within bounds."""
 
 from collections.abc import Sequence
 from math import comb

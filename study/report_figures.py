@@ -74,7 +74,9 @@ def shown_figures(made: Sequence[Picture], trials: pd.DataFrame) -> dict[str, li
     return {group: shown for group, shown in groups.items() if shown}
 
 
-def figure_links(groups: Mapping[str, Sequence[Shown]], setting_keys: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+def figure_links(
+    groups: Mapping[str, Sequence[Shown]], setting_keys: Sequence[str]
+) -> dict[str, list[tuple[str, str]]]:
     """Where each setting's panels are: setting key -> name of a figure and the place to go to.
 
     A figure whose panels aren't those of settings is linked as a whole; one that has no room for a setting isn't.
@@ -101,7 +103,11 @@ def num_undrawn(groups: Mapping[str, Sequence[Shown]], setting_keys: Sequence[st
 
 
 def _shown(picture: Picture, link: str, seeds: str) -> Shown:
-    caption = f"{picture.caption} Seeds: {seeds}; intervals, where drawn, are of 95 % over seeds." if seeds else picture.caption
+    caption = (
+        f"{picture.caption} Seeds: {seeds}; intervals, where drawn, are of 95 % over seeds."
+        if seeds
+        else picture.caption
+    )
     panels = tuple(_panels(picture)) if link else ()
     return Shown(picture.name, picture.title, caption, picture.alt, link, picture.least_width, panels)
 

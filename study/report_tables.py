@@ -25,22 +25,29 @@ def transition_table(
     """The primary of every setting beside the same estimate of its control, with links to its figures."""
     primary = found[found["is_primary"]]
     controls = {row["setting_key"]: row for row in records(controls_of(found, primary, ()))} if len(primary) else {}
-    own = {row["setting_key"]: row for row in records(primary)}
+    own, rank = {row["setting_key"]: row for row in records(primary)}, _ranks(labels)
     rows = []
     for key, label in labels.items():
         if key not in own:
             continue
         control = controls.get(key)
         against = Cell(against_controls(own[key], control))
-        places = Cell("" if links.get(key) else "not drawn", links=tuple(links.get(key, ())), is_wide=True)
+        places = tuple(links.get(key, ()))
+        name = Cell("" if places else label, rank[key], links=((label, places[0][1]),) if places else ())
+        figures = Cell("" if places else "not drawn", links=places, is_wide=True)
         seeds = number(own[key]["num_seeds"], ".0f")
-        rows.append([Cell(label), *_estimate(own[key]), *_estimate(control), seeds, against, places])
+        rows.append([name, *_estimate(own[key]), *_estimate(control), seeds, against, figures])
     columns = [
         "Setting",
         *((title, group) for group in (CHILDREN, CONTROLS) for title in ("Step", "95 % interval", "Verdict")),
         *("Seeds", "Against controls", "Figures"),
     ]
     return page_table("table-transitions", "Transition of each setting, beside its controls", columns, rows)
+
+
+def _ranks(labels: Labels) -> dict[str, int]:
+    """Settings are sorted as they were swept, not by their letters."""
+    return {key: place for place, key in enumerate(labels)}
 
 
 def _estimate(row: Mapping[str, Any] | None) -> list[Cell]:
@@ -118,12 +125,12 @@ def agreement_table(found: pd.DataFrame, labels: Labels) -> PageTable | None:
     """Each setting's transition of chaos beside that of its kernels."""
     primary = {row["setting_key"]: row for row in records(found[found["is_primary"]])}
     of_kernel = records(found[found["indicator"] == KERNEL_VELOCITY])
-    rank = {key: place for place, key in enumerate(labels)}
+    rank = _ranks(labels)
     rows = []
     for row in sorted(of_kernel, key=lambda row: rank[row["setting_key"]]):
         own = primary.get(row["setting_key"])
         ratio = row["transition_step"] / own["transition_step"] if own and own["transition_step"] else math.nan
-        head = [Cell(labels[row["setting_key"]]), words(row["kernel"])]
+        head = [Cell(labels[row["setting_key"]], rank[row["setting_key"]]), words(row["kernel"])]
         rows.append([*head, *_estimate(own), *_estimate({**row, "perturbation": "none"}), number(ratio, ".2f")])
     triple = ("Step", "95 % interval", "Verdict")
     columns = ["Setting", "Kernel", *((title, group) for group in ("Chaos", "Kernel") for title in triple)]
@@ -132,7 +139,7 @@ def agreement_table(found: pd.DataFrame, labels: Labels) -> PageTable | None:
 
 def sensitivity_table(rows: Sequence[Mapping[str, Any]], labels: Labels) -> PageTable | None:
     """From which step small perturbations no longer grow, beside the step from which children stay connected."""
-    triple = ("Step", "95 % interval", "Verdict")
+    triple, rank = ("Step", "95 % interval", "Verdict"), _ranks(labels)
     return page_table(
         "table-sensitivity",
         "Sensitivity beside connectivity (exploratory)",
@@ -143,7 +150,7 @@ def sensitivity_table(rows: Sequence[Mapping[str, Any]], labels: Labels) -> Page
         ],
         [
             [
-                Cell(labels[row["setting_key"]]),
+                Cell(labels[row["setting_key"]], rank[row["setting_key"]]),
                 number(row["window"], ".0f"),
                 *_estimate({**row, "perturbation": "none"}),
                 *_estimate(row["connectivity"]),
@@ -157,7 +164,7 @@ def sensitivity_table(rows: Sequence[Mapping[str, Any]], labels: Labels) -> Page
 def confinement_table(confinement: pd.DataFrame, labels: Labels) -> PageTable | None:
     """Whether each setting's kernels stay in a cone, from each step that was tested; None where none could be."""
     tested = confinement[confinement["p_walk"].notna()]
-    rank = {key: place for place, key in enumerate(labels)}
+    rank = _ranks(labels)
     found = sorted(records(setting_verdicts(tested)), key=lambda row: rank[row["setting_key"]]) if len(tested) else []
     return page_table(
         "table-confinement",
@@ -168,7 +175,7 @@ def confinement_table(confinement: pd.DataFrame, labels: Labels) -> PageTable | 
         ],
         [
             [
-                Cell(labels[row["setting_key"]]),
+                Cell(labels[row["setting_key"]], rank[row["setting_key"]]),
                 words(row["kernel"]),
                 number(row["tau_step"], ".0f"),
                 *(Cell(f"{row[name]:.0f}°", row[name]) for name in ("half_angle_deg", "walk_half_angle_deg")),
@@ -186,7 +193,7 @@ def confinement_table(confinement: pd.DataFrame, labels: Labels) -> PageTable | 
 
 def drift_table(cone: pd.DataFrame, labels: Labels) -> PageTable | None:
     """How each setting's kernels move."""
-    rank = {key: place for place, key in enumerate(labels)}
+    rank = _ranks(labels)
     found = sorted(records(kernel_drift(cone)), key=lambda row: rank[row["setting_key"]]) if len(cone) else []
     return page_table(
         "table-drift",
@@ -197,7 +204,7 @@ def drift_table(cone: pd.DataFrame, labels: Labels) -> PageTable | None:
         ],
         [
             [
-                Cell(labels[row["setting_key"]]),
+                Cell(labels[row["setting_key"]], rank[row["setting_key"]]),
                 words(row["kernel"]),
                 *(number(row[name], ".2f") for name in ("early", "late")),
                 number(row["split_step"], ".0f"),
@@ -232,14 +239,14 @@ def failure_table(trials: pd.DataFrame) -> PageTable | None:
 
 def key_table(trials: pd.DataFrame, labels: Labels) -> PageTable | None:
     """Keys of settings and trials: the same keys give the same rows."""
-    rows = {str(key): of for key, of in trials.sort_values("seed").groupby("setting_key")}
+    rows, rank = {str(key): of for key, of in trials.sort_values("seed").groupby("setting_key")}, _ranks(labels)
     return page_table(
         "table-keys",
         "Keys of settings and of their trials, seed by seed",
         ["Setting", "Setting key", "Seeds", "Trial keys"],
         [
             [
-                Cell(label),
+                Cell(label, rank[key]),
                 Cell(key),
                 Cell(", ".join(map(str, rows[key]["seed"]))),
                 Cell(", ".join(rows[key]["trial_key"]), is_wide=True),

@@ -1,10 +1,10 @@
 """What was run, in words: settings, axes, seeds, steps, children, counts, and what computed it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 
-from study.labels import part, varying_axes
+from study.labels import part
 from study.manifest import Declared
 from study.protocols import protocol_words
 from study.status import Status
@@ -28,12 +28,11 @@ def run_facts(tables: Mapping[str, pd.DataFrame], declared: Declared, status: St
     trials = tables["trials"]
     if trials.empty:
         return {"Trials": _trial_words(trials, status)}
-    axes = varying_axes(trials, list(LEAVES))
     facts = {
         "Trials": _trial_words(trials, status),
         "Settings": str(trials["setting_key"].nunique()),
         "Swept": "; ".join(f"{axis.replace('_', ' ')}: {_levels(trials[axis])}" for axis in _swept(trials)),
-        "Held": ", ".join(part(leaf, trials[leaf].iloc[0]) for leaf in _held(trials, axes)),
+        "Held": ", ".join(part(leaf, trials[leaf].iloc[0]) for leaf in _held(trials)),
         "Seeds": seed_words(trials),
         "Steps": _levels(trials["num_steps"]),
         "Children": _child_words(tables["chaos"], declared),
@@ -73,8 +72,14 @@ def seed_words(rows: pd.DataFrame) -> str:
 def _trial_words(trials: pd.DataFrame, status: Status) -> str:
     counts = status.counts()
     diverged = int((trials["status"] == "diverged").sum()) if len(trials) else 0
-    parts = [f"{counts['done']} of {counts['trials']} trials done", f"{counts['failed']} failed", f"{diverged} diverged"]
-    parts += [f"{counts[name]} {word}" for name, word in (("running", "running"), ("planned", "waiting")) if counts[name]]
+    parts = [
+        f"{counts['done']} of {counts['trials']} trials done",
+        f"{counts['failed']} failed",
+        f"{diverged} diverged",
+    ]
+    parts += [
+        f"{counts[name]} {word}" for name, word in (("running", "running"), ("planned", "waiting")) if counts[name]
+    ]
     return f"{', '.join(parts)}; {counts['children']:,} children, {counts['lane_steps']:,} lane-steps"
 
 
@@ -82,10 +87,12 @@ def _swept(trials: pd.DataFrame) -> list[str]:
     return [leaf for leaf in LEAVES if leaf in trials and trials[leaf].nunique() > 1]
 
 
-def _held(trials: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+def _held(trials: pd.DataFrame) -> list[str]:
     """Leaves of one value, where it is one that says something."""
     one = [leaf for leaf in LEAVES if trials[leaf].nunique() == 1]
-    return [leaf for leaf in one if leaf not in ("num_steps", "build_digest") and trials[leaf].iloc[0] not in ("none", 0)]
+    return [
+        leaf for leaf in one if leaf not in ("num_steps", "build_digest") and trials[leaf].iloc[0] not in ("none", 0)
+    ]
 
 
 def _child_words(chaos: pd.DataFrame, declared: Declared) -> str:
@@ -98,7 +105,9 @@ def _child_words(chaos: pd.DataFrame, declared: Declared) -> str:
         f"{pushes['direction'].nunique()} directions a seed" if pushes["direction"].nunique() > 1 else "",
         f"forked at steps {_levels(chaos.loc[chaos['perturbation'] != NONE, 'fork_step'])}",
         f"compared at {', '.join(declared.measures)}",
-        f"controls (another data order): {controls['direction'].nunique()} a fork step" if len(controls) else "no controls",
+        f"controls (another data order): {controls['direction'].nunique()} a fork step"
+        if len(controls)
+        else "no controls",
     ]
     return "; ".join(filter(None, parts))
 

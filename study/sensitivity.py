@@ -12,9 +12,9 @@ SENSITIVITY_COLUMNS = ["setting_key", "window", "transition_step", "ci_low", "ci
 def sensitivities(growth: pd.DataFrame) -> pd.DataFrame:
     """Locate each setting's sensitivity transition; exploratory, and another question than connectivity.
 
-    The indicator is the growth over the window in nats: the tangent's, or the greatest jump of a renormalised twin where
-    that is larger and growth isn't exponential (a tangent doesn't see the kinks of a ReLU). The threshold is 0.2 nats, a
-    factor of 1.22, below which growth can't be told from none.
+    The indicator is the growth over the window in nats: the tangent's, or the greatest jump of a renormalised twin
+    where that is larger and growth isn't exponential (a tangent doesn't see the kinks of a ReLU). The threshold is 0.2
+    nats, a factor of 1.22, below which growth can't be told from none.
 
     Args:
         growth: The `growth` table.

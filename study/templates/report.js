@@ -11,7 +11,7 @@ for (const table of document.querySelectorAll("table.data")) {
   };
   // What has no end comes after every number, what is unknown after that, whichever way the numbers go.
   const rank = (value) => (typeof value === "string" || Number.isFinite(value) ? 0 : Number.isNaN(value) ? 2 : 1);
-  const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true }));
+  const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en"));
   const sort = (head) => {
     const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1, column = Number(head.dataset.column);
     for (const other of heads) other.setAttribute("aria-sort", "none");
@@ -30,6 +30,9 @@ for (const table of document.querySelectorAll("table.data")) {
     head.setAttribute("aria-sort", "none");
     head.append(button);
   }
+  table.closest(".scroll").before(tools);
+  tools.append(said);
+  if (rows.length < 5) continue;
   const label = document.createElement("label"), input = document.createElement("input");
   input.type = "search";
   input.addEventListener("input", () => {
@@ -39,8 +42,7 @@ for (const table of document.querySelectorAll("table.data")) {
     said.textContent = `${shown} of ${rows.length} rows`;
   });
   label.append("Filter ", input);
-  tools.append(label, said);
-  table.closest(".scroll").before(tools);
+  tools.prepend(label);
 }
 // A closed part isn't printed.
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => (part.open = true)));
