@@ -109,11 +109,11 @@ def _ratio_line(row: Mapping[str, Any]) -> str:
     )
     along = f" (with it go {str(row['goes_with']).replace('_', ' ')})" if row["goes_with"] else ""
     who = f"{axis} {level_text(row['level_b'])} against {level_text(row['level_a'])}{held}{along}"
-    shares = " and ".join(
+    one, other = (
         f"{row[f'num_chaotic_{side}']} of {row[f'num_seeds_{side}']} at {level_text(row[f'level_{side}'])}"
         for side in "ab"
     )
-    shares = f"seeds ever chaotic: {shares}"
+    shares = f"seeds ever chaotic: {one} and {other}"
     if math.isnan(row["ratio"]):
         return f"{who}: no ratio, {row['reason'] or 'too few seeds cross'}; {shares}."
     control = (

@@ -37,7 +37,7 @@ def transition_table(
         figures = Cell("" if places else "not drawn", links=places, is_wide=True)
         seeds = number(own[key]["num_seeds"], ".0f")
         rows.append([name, *_estimate(own[key]), *_estimate(control), seeds, against, figures])
-    columns = [
+    columns: list[str | tuple[str, str]] = [
         "Setting",
         *((title, group) for group in (CHILDREN, CONTROLS) for title in ("Step", "95 % interval", "Verdict")),
         *("Seeds", "Against controls", "Figures"),
@@ -133,8 +133,9 @@ def agreement_table(found: pd.DataFrame, labels: Labels) -> PageTable | None:
         head = [Cell(labels[row["setting_key"]], rank[row["setting_key"]]), words(row["kernel"])]
         rows.append([*head, *_estimate(own), *_estimate({**row, "perturbation": "none"}), number(ratio, ".2f")])
     triple = ("Step", "95 % interval", "Verdict")
-    columns = ["Setting", "Kernel", *((title, group) for group in ("Chaos", "Kernel") for title in triple)]
-    return page_table("table-agreement", "Chaos beside cone", [*columns, "Kernel's over chaos'"], rows)
+    pairs = [(title, group) for group in ("Chaos", "Kernel") for title in triple]
+    columns: list[str | tuple[str, str]] = ["Setting", "Kernel", *pairs, "Kernel's over chaos'"]
+    return page_table("table-agreement", "Chaos beside cone", columns, rows)
 
 
 def sensitivity_table(rows: Sequence[Mapping[str, Any]], labels: Labels) -> PageTable | None:

@@ -66,7 +66,7 @@ def test_what_was_swept_is_compared_unasked():
     (line,) = ratio_lines(rows)
     ratio = rows["ratio"].iloc[0]
     assert line.startswith(f"lr 0.2 against 0.1: ×{ratio:.3g} ")
-    assert "4 of 4 seeds ever chaotic at 0.1 and 4 of 4 seeds ever chaotic at 0.2" in line
+    assert "seeds ever chaotic: 4 of 4 at 0.1 and 4 of 4 at 0.2" in line
     assert own_ratios(healthy(seeds=1), DECLARED, Evidence())[1] == []
 
 
