@@ -23,11 +23,13 @@ _VERDICTS = {
     "chaotic_throughout": "chaotic throughout",
     "undetermined": "undetermined",
 }
-ALIKE, EARLIER, LATER, ALONE, UNKNOWN = "not told apart", "earlier", "later", "no control", "unknown"
+ALIKE, EARLIER, LATER = "not told apart", "earlier", "later"
+NEITHER, ALONE, UNKNOWN = "neither parts", "no control", "unknown"
 _CONTROL_SENTENCES = {
     ALIKE: "as far as the intervals tell, children settle when controls do: the step says from where two runs can't "
     "part any more, whatever parts them, not that perturbations stop growing",
     EARLIER: "children settle before controls: two runs could still part there, yet this push no longer parts them",
+    NEITHER: "neither children nor controls are ever apart: there is no chaotic phase to leave",
     LATER: "children settle after controls: this push parts runs that other data no longer part",
     ALONE: "no controls were run: whether any two runs could still part there isn't known",
     UNKNOWN: "the controls tell nothing",
@@ -51,6 +53,8 @@ def against_controls(own: Mapping[str, Any], control: Mapping[str, Any] | None) 
     """Whether children settle when their controls do: intervals that overlap are not told apart."""
     if control is None:
         return ALONE
+    if own["verdict"] == control["verdict"] == "stable_from_start":
+        return NEITHER
     if math.isnan(own["ci_low"]) or math.isnan(control["ci_low"]):
         return UNKNOWN
     if own["ci_high"] < control["ci_low"]:
@@ -86,7 +90,7 @@ def _control_lines(primary: pd.DataFrame, controls: pd.DataFrame, labels: Mappin
 
 
 def _names(keys: Sequence[str] | pd.Series, labels: Mapping[str, str]) -> str:
-    names = [labels[key] for key in keys]
+    names = [label for key, label in labels.items() if key in set(keys)]
     return f" ({', '.join(names)})" if len(names) <= MOST_NAMES else ""
 
 

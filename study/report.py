@@ -153,13 +153,14 @@ def _comparison(tables: Mapping[str, pd.DataFrame], declared: manifest.Declared,
         return dict.fromkeys(("ratios", "trends")) | {"ratio_words": [], "trend_words": [], "compare_notes": []}
     ratios, notes = own_ratios(chaos, declared, evidence)
     courses = all_trends(chaos, declared, evidence)
+    has_trend = courses is not None and bool(courses.trends["per_octave"].notna().any())
     for axis in ratios["axis"].unique():
         notes += [f"{axis}: {line}" for line in ratio_notes(ratios[ratios["axis"] == axis])]
     notes += [] if courses is None else trend_notes(courses)
     return {
         "ratios": ratio_table(ratios),
         "ratio_words": ratio_lines(ratios),
-        "trends": None if courses is None else trend_table(courses.trends),
+        "trends": trend_table(courses.trends) if courses is not None and has_trend else None,
         "trend_words": [] if courses is None else trend_lines(courses.trends),
         "compare_notes": notes,
     }

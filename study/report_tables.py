@@ -34,7 +34,7 @@ def transition_table(
         against = Cell(against_controls(own[key], control))
         places = tuple(links.get(key, ()))
         name = Cell("" if places else label, rank[key], links=((label, places[0][1]),) if places else ())
-        figures = Cell("" if places else "not drawn", links=places, is_wide=True)
+        figures = Cell("" if places else "not drawn", len(places), links=places)
         seeds = number(own[key]["num_seeds"], ".0f")
         rows.append([name, *_estimate(own[key]), *_estimate(control), seeds, against, figures])
     columns: list[str | tuple[str, str]] = [

@@ -38,7 +38,7 @@ def run_facts(tables: Mapping[str, pd.DataFrame], declared: Declared, status: St
         "Children": _child_words(tables["chaos"], declared),
         "Kernels": _kernel_words(tables["cone"]),
         "Growth": _growth_words(tables["growth"]),
-        "Linearised from": _levels(tables["switch"]["switch_step"], "step "),
+        "Linearised from": _switch_words(tables["switch"]),
         "Measured with": " · ".join(map(protocol_words, sorted(set(trials["protocol"])))),
     }
     return {name: text for name, text in facts.items() if text}
@@ -127,9 +127,14 @@ def _growth_words(growth: pd.DataFrame) -> str:
     return f"windows of {_levels(growth['window'])} steps from steps {_levels(growth['fork_step'])} on"
 
 
-def _levels(column: pd.Series, before: str = "") -> str:
+def _switch_words(switch: pd.DataFrame) -> str:
+    steps = switch.loc[switch["switch_step"] < switch["num_steps"], "switch_step"]
+    return f"steps {_levels(steps)} on, and never" if len(steps) else ""
+
+
+def _levels(column: pd.Series) -> str:
     """The values of a column, ascending; of many the first and how many there are."""
     values = sorted(set(column))
     shown = [f"{value:g}" if isinstance(value, float) else str(value) for value in values[:MOST_LEVELS]]
     more = f", … ({len(values)} in all)" if len(values) > MOST_LEVELS else ""
-    return before + ", ".join(shown) + more if values else ""
+    return ", ".join(shown) + more

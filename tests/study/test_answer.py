@@ -30,6 +30,8 @@ def estimate(key, verdict, step=math.nan, low=math.nan, high=math.nan):
         (estimate("a", "located", 10, 5, 20), estimate("a", "chaotic_throughout"), "earlier"),
         (estimate("a", "located", 10, 5, 20), estimate("a", "stable_from_start"), "later"),
         (estimate("a", "located", 10, 5, 20), estimate("a", "undetermined"), "unknown"),
+        (estimate("a", "stable_from_start"), estimate("a", "stable_from_start"), "neither parts"),
+        (estimate("a", "stable_from_start"), estimate("a", "located", 50, 30, 80), "earlier"),
         (estimate("a", "located", 10, 5, 20), None, "no control"),
     ],
 )

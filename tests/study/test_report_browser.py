@@ -145,13 +145,16 @@ def test_tables_filter_by_words(opened):
 def test_a_setting_leads_to_its_panel(opened):
     page = opened()
     row = page.locator("#table-transitions tbody tr").first
-    link = row.locator("td a", has_text="barrier").first
+    link = row.locator("th a")
     link.press("Enter")
     panel = page.locator(link.get_attribute("href"))
     assert panel.evaluate("each => getComputedStyle(each).outlineStyle") == "solid"
     drawing, box = (page.locator("#barrier .drawing").bounding_box(), panel.bounding_box())
     assert drawing["x"] <= box["x"] < box["x"] + box["width"] <= drawing["x"] + drawing["width"]
     assert 0 <= box["y"] + box["height"] / 2 <= 800, "it is in sight"
+    row.locator("summary").press("Enter")
+    row.locator("td a", has_text="switch").press("Enter")
+    assert page.evaluate("location.hash").startswith("#switch-")
 
 
 def test_the_first_tab_skips_to_the_answer(opened):
