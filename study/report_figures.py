@@ -92,7 +92,7 @@ def figure_links(
 
 
 def num_undrawn(groups: Mapping[str, Sequence[Shown]], setting_keys: Sequence[str]) -> int:
-    """Settings that some figure of panels has no room for."""
+    """Settings that some figure of panels doesn't draw, for want of room or of rows."""
     drawn = [
         sum(_anchor(shown.name, key) in {panel.anchor for panel in shown.panels} for key in setting_keys)
         for group in groups.values()

@@ -81,7 +81,7 @@ def ratio_table(rows: pd.DataFrame) -> PageTable | None:
                 interval(row, factor_interval(row, "control_ci_low", "control_ci_high"), "control_ci_low"),
                 Cell(row["of_controls"]),
                 *(_share(row, side) for side in "ba"),
-                Cell(row["reason"] or "–", is_wide=True),
+                Cell(row["reason"] or "–"),
             ]
             for row in records(rows)
         ],

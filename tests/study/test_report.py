@@ -12,12 +12,13 @@ import pytest
 from matplotlib.figure import Figure
 
 import results
-from study import cli
+from study import cli, report_figures
 from study.figures import pictures
 from study.kernel_drift import drift_words, kernel_drift
 from study.page_table import MAX_ROWS, number, page_table
 from study.plots import MAX_PANELS, barrier_figure, kernel_figure
 from study.report import TABLES, page, write_report
+from study.report_figures import figure_links, num_undrawn, shown_figures
 from twophase.cone import Movement
 from twophase.config import setting
 
@@ -99,7 +100,7 @@ def test_no_script_runs_but_its_own(whole):
 
 def test_a_setting_leads_to_its_own_panels(whole):
     text = (whole.path / "report.html").read_text(encoding="utf-8")
-    rows = re.findall(r'<tr><th scope="row"><a href="#barrier-(\w+)">(\w+)</a></th>(.*)</tr>', text)
+    rows = re.findall(r'<tr><th scope="row"[^>]*><a href="#barrier-(\w+)">(\w+)</a></th>(.*)</tr>', text)
     keys = whole.table("trials").set_index("model")["setting_key"]
     assert [(key, label) for key, label, _ in rows] == [(keys[model].iloc[0], model) for model in ("cnn", "mlp")]
     for key, _, cells in rows:
@@ -184,15 +185,25 @@ def test_a_name_is_only_a_name(tmp_path):
     assert f"twophase report '{name}'" in "".join(read.words), "quoted for the shell"
 
 
-def test_what_there_is_no_room_for_is_counted(whole, tables):
+def test_what_there_is_no_room_for_is_counted(tables, monkeypatch):
     rows = [[number(value)] for value in range(MAX_ROWS + 2)]
     long = page_table("long", "Long", ["value"], rows)
     assert (len(long.rows), long.num_left_out) == (MAX_ROWS, 2)
     assert [number(value).order_text for value in (1.5, math.inf, math.nan)] == ["1.5", "Infinity", "NaN"]
     assert page_table("none", "None", ["value"], []) is None
     only = tables["chaos"][tables["chaos"]["model"] == "mlp"]
-    text = page(whole, tables, pictures({**tables, "chaos": only}))
-    assert f"at most {MAX_PANELS} panels: 1 settings are not drawn in all of them" in text
+    others = {name: tables[name].iloc[:0] for name in ("cone", "switch", "trajectory")}
+    made = [picture for picture in pictures({**tables, "chaos": only, **others}) if picture.name == "disagreement"]
+    shown = shown_figures(made, tables["trials"])
+    keys = tables["trials"].drop_duplicates("model").set_index("model")["setting_key"]
+    assert num_undrawn(shown, list(keys)) == 1
+    assert figure_links(shown, list(keys)) == {
+        keys["cnn"]: [],
+        keys["mlp"]: [("disagreement", f"disagreement-{keys['mlp']}")],
+    }
+    monkeypatch.setattr(report_figures, "MOST_FIGURE_BYTES", 10)
+    shown = shown_figures(made, tables["trials"])
+    assert [figure.link for figure in next(iter(shown.values()))] == [""]
 
 
 def cone_rows(between, point, seed=0, kernel="full", steps=None):
