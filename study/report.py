@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 import results
 from results.files import write_bytes
@@ -113,7 +112,7 @@ def _render(**values: Any) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     template = environment.get_template("report.html")
     return template.render(
-        style=Markup(style), script=Markup(script), digest=digest, max_rows=MAX_ROWS, max_panels=MAX_PANELS, **values
+        style=style, script=script, digest=digest, max_rows=MAX_ROWS, max_panels=MAX_PANELS, **values
     )
 
 
