@@ -33,7 +33,7 @@ def transition_table(
         control = controls.get(key)
         against = Cell(against_controls(own[key], control))
         places = tuple(links.get(key, ()))
-        name = Cell("" if places else label, rank[key], links=((label, places[0][1]),) if places else ())
+        name = Cell("" if places else label, rank[key], links=_first_panel(label, key, places))
         figures = Cell("" if places else "not drawn", len(places), links=places)
         seeds = number(own[key]["num_seeds"], ".0f")
         rows.append([name, *_estimate(own[key]), *_estimate(control), seeds, against, figures])
@@ -43,6 +43,12 @@ def transition_table(
         *("Seeds", "Against controls", "Figures"),
     ]
     return page_table("table-transitions", "Transition of each setting, beside its controls", columns, rows)
+
+
+def _first_panel(label: str, key: str, places: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Where a setting's name leads: to its own panel before any figure of all settings."""
+    own = sorted((place for _, place in places), key=lambda place: not place.endswith(key))
+    return tuple((label, place) for place in own[:1])
 
 
 def _ranks(labels: Labels) -> dict[str, int]:
