@@ -1,11 +1,13 @@
 """Comparisons that a report makes without being asked for an axis: by all that was swept, within bounds."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import comb
 
 import pandas as pd
 
 from study.axes import goes_along, held_leaves, swept
+from study.comparing import Comparison, all_trends
 from study.crossings import crossings
 from study.evidence import Evidence
 from study.manifest import Declared
@@ -15,6 +17,35 @@ from twophase.perturb import ORDER
 
 MOST_RATIOS = 60
 """Ratios fitted for one page, each of which takes about a quarter of a second."""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All settings against each other.
+
+    Attributes:
+        ratios: Rows of `study.ratios.ratios`, one axis after the other.
+        reasons: Of every axis that has none why.
+        courses: Trends over all that is numeric; None where there are none.
+    """
+
+    ratios: pd.DataFrame
+    reasons: tuple[str, ...]
+    courses: Comparison | None
+
+
+def overview(chaos: pd.DataFrame, declared: Declared, evidence: Evidence) -> Overview:
+    """Compare by all that was swept.
+
+    Args:
+        chaos: The `chaos` table.
+        declared: The study's declarations.
+        evidence: What is known of its trials beside.
+    """
+    if chaos.empty:
+        return Overview(pd.DataFrame(columns=RATIO_COLUMNS), (), None)
+    ratio_rows, reasons = own_ratios(chaos, declared, evidence)
+    return Overview(ratio_rows, tuple(reasons), all_trends(chaos, declared, evidence))
 
 
 def own_axes(pushes: pd.DataFrame) -> list[str]:

@@ -16,14 +16,13 @@ from results.files import write_bytes
 from search_spaces import space_yaml
 from study import manifest
 from study.answer import answer_lines, ratio_lines, sensitivity_lines, trend_lines
-from study.comparing import all_trends
 from study.comparison_text import agreement_lines, ratio_notes, trend_notes
 from study.dating import agreements
-from study.evidence import Evidence, read_evidence
+from study.evidence import read_evidence
 from study.figures import Picture, pictures, save
 from study.kernel_drift import NARROW, SPLIT_FRACTION
 from study.labels import setting_labels, varying_axes
-from study.overview import own_ratios
+from study.overview import Overview, overview
 from study.page_table import MAX_ROWS
 from study.panels import MAX_PANELS
 from study.report_figures import figure_links, num_undrawn, shown_figures
@@ -59,21 +58,30 @@ def write_report(study: results.Study) -> Path:
         The HTML file, `<study>/report.html`.
     """
     tables = {name: study.table(name) for name in TABLES}
-    protocols = read_evidence(study, manifest.read_declared(study.path) or manifest.Declared()).protocols
-    tables |= {name: protocols.one_each(tables[name]) for name in TABLES if name not in ("trials", "transitions")}
+    declared = manifest.read_declared(study.path) or manifest.Declared()
+    evidence = read_evidence(study, declared)
+    derived = ("trials", "transitions")
+    tables |= {name: evidence.protocols.one_each(tables[name]) for name in TABLES if name not in derived}
+    compared = overview(tables["chaos"], declared, evidence)
     made = pictures(tables)
     save(study, made)
-    write_bytes(study.path / FILE, page(study, tables, made).encode())
+    write_bytes(study.path / FILE, page(study, tables, made, compared).encode())
     return study.path / FILE
 
 
-def page(study: results.Study, tables: Mapping[str, pd.DataFrame], made: Sequence[Picture]) -> str:
+def page(
+    study: results.Study,
+    tables: Mapping[str, pd.DataFrame],
+    made: Sequence[Picture],
+    compared: Overview | None = None,
+) -> str:
     """Fill the template.
 
     Args:
         study: The study, for its name, its declarations and how far it is.
         tables: Those named in `TABLES`.
         made: Its pictures.
+        compared: Its settings against each other.
     """
     declared = manifest.read_declared(study.path) or manifest.Declared()
     trials, status = tables["trials"], read_status(study)
@@ -96,7 +104,7 @@ def page(study: results.Study, tables: Mapping[str, pd.DataFrame], made: Sequenc
         methods=sorted(set(tables["transitions"]["method"])),
         thresholds=_thresholds(tables["transitions"]),
         **_answer(tables, declared, labels, axes, figure_links(figures, list(labels))),
-        **_comparison(tables, declared, read_evidence(study, declared)),
+        **_comparison(compared),
         **_kernels(tables, labels),
         **_sensitivity(tables, labels),
     )
@@ -145,17 +153,16 @@ def note_lines(
     return [*own, *missing_lines(found, primary, trials, declared), *(f"controls: {line}" for line in of_controls)]
 
 
-def _comparison(tables: Mapping[str, pd.DataFrame], declared: manifest.Declared, evidence: Evidence) -> dict[str, Any]:
+def _comparison(compared: Overview | None) -> dict[str, Any]:
     """Ratios between levels and trends over numeric axes, in words and as tables."""
-    chaos = tables["chaos"]
-    if tables["transitions"].empty or chaos.empty:
-        return dict.fromkeys(("ratios", "trends")) | {"ratio_words": [], "trend_words": [], "compare_notes": []}
-    ratios, notes = own_ratios(chaos, declared, evidence)
-    courses = all_trends(chaos, declared, evidence)
-    has_trend = courses is not None and bool(courses.trends["per_octave"].notna().any())
+    if compared is None:
+        return {"ratios": None, "trends": None, "ratio_words": [], "trend_words": [], "compare_notes": []}
+    ratios, courses = compared.ratios, compared.courses
+    notes = list(compared.reasons)
     for axis in ratios["axis"].unique():
         notes += [f"{axis}: {line}" for line in ratio_notes(ratios[ratios["axis"] == axis])]
     notes += [] if courses is None else trend_notes(courses)
+    has_trend = courses is not None and bool(courses.trends["per_octave"].notna().any())
     return {
         "ratios": ratio_table(ratios),
         "ratio_words": ratio_lines(ratios),
