@@ -13,7 +13,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # 
 CONTROL_COLOUR = "#777777"
 KERNEL_COLOUR = "#D55E00"
 MAX_PANELS = 24
-_PANEL_OF = "setting "
 MOST_COLUMNS = 2
 """More would be too small to read, on a phone and in a column of text."""
 
@@ -30,6 +29,9 @@ def make_panels(
         panel.set_visible(False)
         panel.set_in_layout(projection is None)  # hidden ones in space have no extent
     return figure, grid[: max(count, 1)]
+
+
+_PANEL_OF = "setting "
 
 
 def name_panel(panel: Axes, setting_key: str) -> None:
