@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: demo test lint bench docs slow clean
+.PHONY: demo test browser lint bench docs slow clean
 
 demo: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/twophase run quick
@@ -14,6 +14,10 @@ test: $(STAMP)
 
 slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+# In the system's Chromium, or the one that CHROMIUM names.
+browser: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

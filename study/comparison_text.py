@@ -141,8 +141,9 @@ def trend_notes(found: Comparison) -> list[str]:
     notes = []
     for row in records(found.trends):
         who = " ".join(filter(None, [row["axis"], f"({row['held']})" if row["held"] else ""]))
-        if row["words"]:
-            notes.append(f"{who}: ×{factor_text(row['per_decade'])} per decade; {row['words']}")
+        if row["words"] and row["words"] != "unknown":
+            factor = "" if math.isnan(row["per_decade"]) else f"×{factor_text(row['per_decade'])} per decade; "
+            notes.append(f"{who}: {factor}{row['words']}")
         if row["unit"] == "steps" and row["reason"]:
             notes.append(f"{who}: {row['reason']}")
         if row["unit"] == "steps" and row["goes_with"]:

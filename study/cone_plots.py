@@ -20,6 +20,7 @@ from study.panels import (
     MAX_PANELS,
     legend,
     make_panels,
+    name_panel,
     note_left_out,
     say_empty,
     step_axis,
@@ -224,6 +225,7 @@ def _panels(
 
     def each() -> Iterator[_Panel]:
         for panel, pair in zip(panels, pairs, strict=False):
+            name_panel(panel, pair[0])
             yield panel, *pair, wrapped(f"{labels[pair[0]]} · {pair[1]} kernel"), groups[pair]
 
     return figure, list(each())

@@ -18,6 +18,7 @@ from study.panels import (
     legend,
     make_panels,
     mark_diverged,
+    name_panel,
     note_left_out,
     say_empty,
     wrapped,
@@ -104,6 +105,7 @@ def dose_figure(
         if key is None:
             panel.set_visible(False)
             continue
+        name_panel(panel, key)
         _panel(panel, shown, key)
         if not shown.children.loc[shown.children["setting_key"] == key, "value"].notna().any():
             row = marked_estimate(transitions, key, indicator)

@@ -31,6 +31,20 @@ def make_panels(
     return figure, grid[: max(count, 1)]
 
 
+_PANEL_OF = "setting "
+
+
+def name_panel(panel: Axes, setting_key: str) -> None:
+    """Keep whose panel it is: the report links a setting to its panels."""
+    panel.set_label(f"{_PANEL_OF}{setting_key}")
+
+
+def panel_setting(panel: Axes) -> str:
+    """The key of the setting whose panel it is; empty if it is of none, or hidden."""
+    label = str(panel.get_label())
+    return label.removeprefix(_PANEL_OF) if label.startswith(_PANEL_OF) and panel.get_visible() else ""
+
+
 def step_axis(panel: Axes, last: float) -> None:
     """Logarithmic in 1 + t, so that step 0 has a place."""
     panel.set_xscale("function", functions=(np.log1p, np.expm1))

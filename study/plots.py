@@ -22,6 +22,7 @@ from study.panels import (
     legend,
     make_panels,
     mark_diverged,
+    name_panel,
     note_left_out,
     say_empty,
     step_axis,
@@ -51,6 +52,7 @@ def barrier_figure(
     keys = list(labels.index)[:MAX_PANELS]
     figure, panels = make_panels(len(keys), 4.6, 3.7)
     for panel, key in zip(panels, keys, strict=False):
+        name_panel(panel, str(key))
         rows = shown[shown["setting_key"] == key]
         row = marked_estimate(transitions, str(key), indicator)
         _curves(panel, rows, indicator)
@@ -180,6 +182,7 @@ def kernel_figure(cone: pd.DataFrame, transitions: pd.DataFrame, axes: Sequence[
     figure, panels = make_panels(min(len(pairs), MAX_PANELS), 4.6, 4.3)
     image = None
     for panel, (key, kernel) in zip(panels, pairs[:MAX_PANELS], strict=False):
+        name_panel(panel, key)
         rows = cone[(cone["setting_key"] == key) & (cone["kernel"] == kernel)]
         mean = rows.groupby(["step_i", "step_j"], sort=True)["kernel_distance"].mean().unstack()
         steps = mean.index.to_numpy(dtype=float)
@@ -249,6 +252,7 @@ def learning_figure(trajectory: pd.DataFrame, axes: Sequence[str]) -> Figure:
     figure, panels = make_panels(len(keys), 4.6, 3.5)
     rights = []
     for panel, key in zip(panels, keys, strict=False):
+        name_panel(panel, str(key))
         rows = trajectory[trajectory["setting_key"] == key]
         right = panel.twinx()
         for axis, column, colour, name in (

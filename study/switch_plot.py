@@ -17,6 +17,7 @@ from study.panels import (
     legend,
     make_panels,
     mark_diverged,
+    name_panel,
     note_left_out,
     say_empty,
     step_axis,
@@ -45,6 +46,7 @@ def switch_figure(switch: pd.DataFrame, axes: Sequence[str]) -> Figure:
     for i, key in enumerate(keys):
         rows = switch[switch["setting_key"] == key]
         for panel, measure, colour in zip(panels[len(MEASURES) * i :], MEASURES, COLOURS, strict=False):
+            name_panel(panel, str(key))
             _draw(panel, rows, measure, colour)
             panel.set_title(wrapped(str(labels[key])), fontsize=9.5)
     legend(figure, panels)

@@ -1,6 +1,9 @@
 """The report holds everything it shows, says what the tables say, and claims no more."""
 
+import base64
+import hashlib
 import math
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -9,15 +12,15 @@ import pytest
 from matplotlib.figure import Figure
 
 import results
-from study import cli
+from study import cli, report_figures
 from study.figures import pictures
 from study.kernel_drift import drift_words, kernel_drift
+from study.page_table import MAX_ROWS, number, page_table
 from study.plots import MAX_PANELS, barrier_figure, kernel_figure
-from study.report import page, write_report
+from study.report import TABLES, page, write_report
+from study.report_figures import figure_links, num_undrawn, shown_figures
 from twophase.cone import Movement
 from twophase.config import setting
-
-TABLES = ("trials", "chaos", "transitions", "cone", "confinement", "switch", "trajectory")
 
 
 class Page(HTMLParser):
@@ -27,12 +30,14 @@ class Page(HTMLParser):
         super().__init__()
         self.text, self.tags, self.images, self.tables, self.links = text, [], [], [], []
         self.words: list[str] = []
+        self.ids = []
         self.is_in_cell = False
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.images += [dict(attrs)] if tag == "img" else []
+        self.ids += [value for name, value in attrs if name == "id"]
         self.links += [value for name, value in attrs if name in ("src", "href")]
         if tag == "table":
             self.tables.append([])
@@ -73,7 +78,6 @@ def test_the_answer_comes_first_and_is_the_tables_own(whole, tables):
 
 def test_it_asks_nothing_of_a_network_and_shows_every_figure(whole):
     read = Page((whole.path / "report.html").read_text(encoding="utf-8"))
-    assert "script" not in read.tags
     assert all(link.startswith(("data:", "#")) for link in read.links), "something lies outside"
     assert "default-src 'none'" in read.text
     figures = {file.stem for file in (whole.path / "figures").glob("*.svg")}
@@ -82,8 +86,35 @@ def test_it_asks_nothing_of_a_network_and_shows_every_figure(whole):
     assert all(len(image["alt"]) > 20 and "nan" not in image["alt"] for image in read.images)
     (kernels,) = [image["alt"] for image in read.images if "full kernel" in image["alt"]]
     assert kernels.startswith("cnn, full kernel: ")
-    anchors = {link[1:] for link in read.links if link.startswith("#")}
-    assert anchors == {part for part in anchors if f'id="{part}"' in read.text}
+    assert {link[1:] for link in read.links if link.startswith("#")} <= set(read.ids)
+    assert len(read.ids) == len(set(read.ids))
+
+
+def test_no_script_runs_but_its_own(whole):
+    text = (whole.path / "report.html").read_text(encoding="utf-8")
+    (script,) = re.findall(r"<script>(.*)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'\"" in text
+    assert not re.search(r"\son[a-z]+=", text), "a handler in an attribute"
+
+
+def test_a_setting_leads_to_its_own_panels(whole):
+    text = (whole.path / "report.html").read_text(encoding="utf-8")
+    rows = re.findall(r'<tr><th scope="row"[^>]*><a href="#barrier-(\w+)">(\w+)</a></th>(.*)</tr>', text)
+    keys = whole.table("trials").set_index("model")["setting_key"]
+    assert [(key, label) for key, label, _ in rows] == [(keys[model].iloc[0], model) for model in ("cnn", "mlp")]
+    for key, _, cells in rows:
+        names = {"barrier", "dose", "disagreement", "learning_curves", "switch"}
+        names |= {"kernel_distance"} if key == keys["cnn"].iloc[0] else set()
+        assert {f"{name}-{key}" for name in names} <= set(re.findall(r'href="#([\w-]+)"', cells))
+    left, right = (
+        [
+            float(part)
+            for part in re.search(rf'id="barrier-{key}" style="left: ([\d.]+)%; .*?width: ([\d.]+)%', text).groups()
+        ]
+        for key, *_ in rows
+    )
+    assert 0 < left[0] < left[0] + left[1] <= right[0] < right[0] + right[1] < 100, "panels stand side by side"
 
 
 def test_it_says_how_to_run_it_again(whole, tmp_path):
@@ -109,8 +140,8 @@ def test_failures_are_told_and_what_users_write_is_escaped(whole, tables):
     trials.loc[0, ["status", "error"]] = ["failed", "ValueError: <script>alert(1)</script> & more"]
     trials.loc[1, "status"] = "diverged"
     read = Page(page(whole, {**tables, "trials": trials}, []))
-    assert "script" not in read.tags
-    causes = [row[4] for row in read.tables[-1][1:]]
+    assert read.tags.count("script") == 1
+    causes = [row[4] for row in read.tables[0][1:]]
     assert causes == [
         "ValueError: <script>alert(1)</script> & more",
         "a loss or parameter of the reference is not finite",
@@ -141,6 +172,38 @@ def test_a_study_without_rows_has_a_report(tmp_path):
     results.write_trials(empty)
     text = write_report(empty).read_text(encoding="utf-8")
     assert "0 of 0 trials done" in text
+
+
+def test_a_name_is_only_a_name(tmp_path):
+    from study.columns import setting_columns
+
+    name = "<script>alert(1)</script>"
+    odd = results.create(tmp_path / "odd", study=name, setting_columns=setting_columns())
+    results.write_trials(odd)
+    read = Page(write_report(odd).read_text(encoding="utf-8"))
+    assert read.tags.count("script") == 1
+    assert f"twophase report '{name}'" in "".join(read.words), "quoted for the shell"
+
+
+def test_what_there_is_no_room_for_is_counted(tables, monkeypatch):
+    rows = [[number(value)] for value in range(MAX_ROWS + 2)]
+    long = page_table("long", "Long", ["value"], rows)
+    assert (len(long.rows), long.num_left_out) == (MAX_ROWS, 2)
+    assert [number(value).order_text for value in (1.5, math.inf, math.nan)] == ["1.5", "Infinity", "NaN"]
+    assert page_table("none", "None", ["value"], []) is None
+    only = tables["chaos"][tables["chaos"]["model"] == "mlp"]
+    others = {name: tables[name].iloc[:0] for name in ("cone", "switch", "trajectory")}
+    made = [picture for picture in pictures({**tables, "chaos": only, **others}) if picture.name == "disagreement"]
+    shown = shown_figures(made, tables["trials"])
+    keys = tables["trials"].drop_duplicates("model").set_index("model")["setting_key"]
+    assert num_undrawn(shown, list(keys)) == 1
+    assert figure_links(shown, list(keys)) == {
+        keys["cnn"]: [],
+        keys["mlp"]: [("disagreement", f"disagreement-{keys['mlp']}")],
+    }
+    monkeypatch.setattr(report_figures, "MOST_FIGURE_BYTES", 10)
+    shown = shown_figures(made, tables["trials"])
+    assert [figure.link for figure in next(iter(shown.values()))] == [""]
 
 
 def cone_rows(between, point, seed=0, kernel="full", steps=None):
