@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ import pandas as pd
 import results
 import search_spaces
 from study import comparing, driver, manifest, searching
+from study.advice import advice, advice_text, lines
 from study.analysis import select, transitions
 from study.cluster import terminated_as_interrupt
 from study.columns import setting_columns
@@ -187,6 +189,21 @@ def compare(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def more(arguments: argparse.Namespace) -> int:
+    """Say which seeds and fork steps to add for a wanted precision."""
+    study = _open(arguments)
+    chaos = _require_chaos(study)
+    declared = manifest.require_declared(study.path)
+    said = advice(chaos, declared, read_evidence(study, declared), arguments.ratio)
+    found = lines(study, said, declared)
+    _warn(partial_text(read_status(study)))
+    if arguments.json:
+        print(to_json(advice=records(said), lines=[asdict(line) for line in found]))
+        return DONE
+    print(advice_text(said, found, arguments.ratio))
+    return DONE
+
+
 def check(arguments: argparse.Namespace) -> int:
     """Prove a study's store whole."""
     study = _open(arguments)
@@ -290,5 +307,5 @@ def _open(arguments: argparse.Namespace, name: str | None = None) -> results.Stu
     named = results.place(name or arguments.study)
     is_name = len(named.parts) == 1 and not results.is_remote(named)
     if (arguments.root is not None and is_name) or not results.is_study(named):
-        return results.open(_root(arguments) / named)
-    return results.open(named)
+        named = _root(arguments) / named
+    return results.open(named, setting_columns=setting_columns())
