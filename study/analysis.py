@@ -97,7 +97,7 @@ class _Scope:
 def _estimates(children: pd.DataFrame, declared: Declared, evidence: Evidence) -> Iterator[dict[str, object]]:
     protocols = evidence.protocols
     rows, protocol, left_out = protocols.one(children)
-    differs = protocols.difference(protocol)
+    differs = protocols.undeclared(protocol)
     words = [f"measured with {differs}, other than the primary"] if differs else []
     for other, count in left_out.items():
         said = protocols.difference(other) or "the pinned protocol"

@@ -29,7 +29,7 @@ from study.report import write_report
 from study.search_summary import search_records, search_text
 from study.status import failure_lines, partial_text, read_status, status_text
 from study.summary import aligned, located_text, records, to_json
-from study.together import read_together
+from study.together import Together, read_together
 from twophase.config import LEAVES
 from twophase.errors import BadInput, unknown
 
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     trials = study.table("trials")
     declared = manifest.read_declared(study.path) or manifest.Declared()
     found = study.table("transitions")
-    print(_transitions_text(study, declared, found, select(found, None, None)))
+    print(_transitions_text(trials, declared, found, select(found, None, None)))
     written = ",".join(name for name in study.tables if (study.path / name).is_dir())
     print(f"\ntables:  {study.path}/{{{written}}}/*.parquet")
     _print_written(study, study.path / REPORT_FILE)
@@ -83,13 +83,12 @@ def _warn(line: str) -> None:
 
 
 def _transitions_text(
-    study: results.Study,
+    trials: pd.DataFrame,
     declared: manifest.Declared,
     found: pd.DataFrame,
     shown: pd.DataFrame,
     by: Sequence[str] = (),
 ) -> str:
-    trials = study.table("trials")
     return located_text(found, shown, by or varying_axes(trials, list(LEAVES)), declared, trials)
 
 
@@ -143,33 +142,23 @@ def _plan_text(name: str, plan: Plan) -> str:
 
 def locate(arguments: argparse.Namespace) -> int:
     """Print the transition of each setting."""
-    study = _open(arguments)
-    chaos = _require_chaos(study)
-    declared = manifest.require_declared(study.path)
-    derive(study, declared)
+    read = _read(arguments)
     by = list(dict.fromkeys(arguments.by or ()))
-    evidence = read_evidence(study, declared)
-    found = study.table("transitions")
+    found = read.transitions
     if by:
-        pooled = transitions(chaos, declared, by=by, evidence=evidence)
-        found = with_kernels(pooled, study.table("cone"), evidence.protocols, by)
+        pooled = transitions(read.chaos, read.declared, by=by, evidence=read.evidence)
+        found = with_kernels(pooled, read.cone, read.evidence.protocols, by)
     shown = select(found, arguments.indicator, arguments.magnitude)
-    _warn(partial_text(read_status(study)))
     if arguments.json:
         print(to_json(transitions=records(shown)))
         return DONE
-    print(_transitions_text(study, declared, found, shown, by))
+    print(_transitions_text(read.trials, read.declared, found, shown, by))
     return DONE
 
 
 def compare(arguments: argparse.Namespace) -> int:
     """Print ratios between settings, and trends over numeric axes."""
-    studies = [_open(arguments, name) for name in dict.fromkeys(arguments.study)]
-    for study in studies:
-        _require_chaos(study)
-        derive(study)
-        _warn(partial_text(read_status(study)))
-    read = read_together(studies)
+    read = _read(arguments)
     found = comparing.compare(
         read.chaos,
         list(dict.fromkeys(arguments.by)),
@@ -187,6 +176,19 @@ def compare(arguments: argparse.Namespace) -> int:
         return DONE
     print(comparison_text(found))
     return DONE
+
+
+def _read(arguments: argparse.Namespace) -> Together:
+    """One study or several as one, their derived tables brought up to date."""
+    studies = [_open(arguments, name) for name in dict.fromkeys(arguments.study)]
+    for study in studies:
+        _require_chaos(study)
+        derive(study)
+        _warn(partial_text(read_status(study)))
+    read = read_together(studies)
+    for words in read.notes:
+        _warn(words)
+    return read
 
 
 def more(arguments: argparse.Namespace) -> int:
