@@ -131,16 +131,17 @@ def lines(study: results.Study, said: pd.DataFrame, declared: Declared) -> list[
         known = {point.key: point for point in space.settings}
         mine = [row for row in lacking if row["setting_key"] in known]
         lacking = [row for row in lacking if row["setting_key"] not in known]
-        asked = [(labels[row["setting_key"]], [row], known[row["setting_key"]]) for row in mine]
+        asked: list[tuple[str, list[dict[str, Any]], Setting | None]] = []
         if len(mine) > 1:
-            asked = [("all settings at once", mine, None), *asked]
+            asked.append(("all settings at once", mine, None))
+        asked += [(str(labels[row["setting_key"]]), [row], known[row["setting_key"]]) for row in mine]
         for label, rows, point in asked:
             laid = _overrides(space, rows, point)
             grown = _grown(space, laid, point)
             if grown is not None:
                 key = "" if point is None else point.key
                 cost = make_plan(grown, commits).todo_lane_steps
-                found.append(Line(str(label), key, tuple(_written(laid)), cost))
+                found.append(Line(label, key, tuple(_written(laid)), cost))
     return found
 
 

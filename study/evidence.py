@@ -119,7 +119,13 @@ def reason(found: Transition, rows: pd.DataFrame, curves: pd.DataFrame) -> str:
     Returns:
         Clauses joined by semicolons; empty if there is nothing to say.
     """
-    return "; ".join([*_verdict_words(found, curves), *_reopening_words(found), *_lost_words(rows, curves)])
+    words = [*_verdict_words(found, curves), *_grid_words(curves), *_reopening_words(found), *_lost_words(rows, curves)]
+    return "; ".join(words)
+
+
+def _grid_words(curves: pd.DataFrame) -> list[str]:
+    seen = curves.notna().any()
+    return ["only one fork step tells anything, a transition takes two to lie between"] * (int(seen.sum()) == 1)
 
 
 def _reopening_words(found: Transition) -> list[str]:
