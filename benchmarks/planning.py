@@ -1,6 +1,6 @@
 """Whether following `twophase more` gives an interval about as narrow as asked: simulated studies, grown as it says.
 
-    python -m benchmarks.planning [--draws 100]
+    python -m benchmarks.planning [--draws 60]
 
 A study of few seeds is drawn as in `benchmarks.coverage`, advice is taken, and the same seeds with as many more as it
 says are seen at the old fork steps and those it adds.
@@ -87,6 +87,6 @@ def table(num_draws: int) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Following the advice of `twophase more`.")
-    parser.add_argument("--draws", type=int, default=100, help="simulated studies per row")
+    parser.add_argument("--draws", type=int, default=60, help="simulated studies per row")
     TABLE.write_text(table(parser.parse_args().draws), encoding="utf-8")
     print(TABLE.read_text(encoding="utf-8"))
