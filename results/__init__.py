@@ -9,11 +9,12 @@ from results.lease import Lease, live_holder
 from results.packs import compact, read_commits
 from results.places import is_remote, place
 from results.query import Study, create, open  # noqa: A004 - `results.open(path)` is the contract
-from results.schema import VERSION, Column, Table, arrow_schema
+from results.schema import IDENTITY, VERSION, Column, Table, arrow_schema
 from results.store import remove_commit, sweep, write_derived, write_part, write_trials
 from results.tables import TABLES
 
 __all__ = [
+    "IDENTITY",
     "STATUSES",
     "TABLES",
     "TRIAL_COLUMNS",

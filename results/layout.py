@@ -171,6 +171,21 @@ def grown(old: Sequence[Column], new: Sequence[Column]) -> tuple[Column, ...]:
     return (*kept, *given.values())
 
 
+def widened(folder: StudyFolder, known: Sequence[Column]) -> StudyFolder:
+    """The same study read with every leaf that is known now: one that it was written without has its `fill`.
+
+    Raises:
+        StudyError: it has a leaf that is not known, which a newer version wrote.
+        SchemaError: a leaf changed its type, or is new without saying what it was before.
+    """
+    names = {column.name for column in known}
+    extra = [column.name for column in folder.setting_columns if column.name not in names]
+    if extra:
+        leaves = f"setting column{'s' * (len(extra) > 1)} {', '.join(extra)}"
+        raise StudyError(f"study {folder.path} has {leaves}, unknown to this version; upgrade twophase")
+    return replace(folder, setting_columns=grown(folder.setting_columns, known))
+
+
 def is_study(folder: Path) -> bool:
     """Whether a study is there; none has too long a name."""
     try:

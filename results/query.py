@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from results.commits import require_files
 from results.errors import StudyError, unknown_name
-from results.layout import StudyFolder, make_folder, read_folder, table_named
+from results.layout import StudyFolder, make_folder, read_folder, table_named, widened
 from results.packs import Span, holed_files, read_commits, spans_by_file
 from results.places import arrow_place
 from results.schema import Column
@@ -64,13 +64,23 @@ class Study(StudyFolder):
         return frame
 
 
-def open(path: str | os.PathLike[str]) -> Study:  # noqa: A001 - `results.open(path)` is the contract
+def open(  # noqa: A001 - `results.open(path)` is the contract
+    path: str | os.PathLike[str], *, setting_columns: Sequence[Column] | None = None
+) -> Study:
     """Opens the study in the folder `path`.
+
+    Args:
+        path: its folder.
+        setting_columns: every leaf that the reader knows: those that the study was written without, by an earlier
+            version, are read at their `fill`, the value that means the old behaviour; nothing is written. By default
+            the study's own.
 
     Raises:
         StudyError: it is not there, is no study, is damaged, or was written by a newer version.
+        SchemaError: a leaf changed its type, or is new without saying what it was before.
     """
-    return _study(read_folder(path))
+    folder = read_folder(path)
+    return _study(folder if setting_columns is None else widened(folder, setting_columns))
 
 
 def create(path: str | os.PathLike[str], *, study: str, setting_columns: Sequence[Column]) -> Study:

@@ -212,7 +212,12 @@ _TRANSITIONS = Table(
     "transitions",
     ("indicator", "perturbation", "magnitude", "measure", "kernel"),
     (
-        Column("indicator", "string", "", "column that is compared with the threshold, or kernel_velocity"),
+        Column(
+            "indicator",
+            "string",
+            "",
+            "column that is compared with the threshold; one relative to controls, as listed above; or kernel_velocity",
+        ),
         _PERTURBATION,
         _MAGNITUDE,
         Column("measure", "string", "", "when it was measured: end, +n after the fork, an absolute step, or none"),

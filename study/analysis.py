@@ -12,10 +12,12 @@ from study.evidence import Evidence, counted, judged, reason, setting_words
 from study.kernel_transitions import KERNEL_VELOCITY
 from study.manifest import Declared
 from study.protocols import UNKNOWN, protocol_text
+from study.relatives import control_words, indicators_of, with_relatives
 from twophase.chaos import INDICATORS
 from twophase.config import LEAVES, Protocol
 from twophase.errors import BadInput, unknown
 from twophase.perturb import ORDER
+from twophase.relative import RELATIVE_INDICATORS
 from twophase.transition import Transition, locate_transition
 
 __all__ = ["ESTIMATE_COLUMNS", "POOLED_COLUMNS", "compare", "select", "transitions"]
@@ -70,7 +72,7 @@ def transitions(
     evidence = evidence or Evidence()
     rows = [
         {**dict(zip(keys, point, strict=True)), **estimate}
-        for point, children in _groups(judged(chaos, evidence), keys)
+        for point, children in _groups(with_relatives(judged(chaos, evidence), declared), keys)
         for estimate in _estimates(children, declared, evidence)
     ]
     pooled = [] if by is None else POOLED_COLUMNS
@@ -95,7 +97,7 @@ class _Scope:
 def _estimates(children: pd.DataFrame, declared: Declared, evidence: Evidence) -> Iterator[dict[str, object]]:
     protocols = evidence.protocols
     rows, protocol, left_out = protocols.one(children)
-    differs = protocols.difference(protocol)
+    differs = protocols.undeclared(protocol)
     words = [f"measured with {differs}, other than the primary"] if differs else []
     for other, count in left_out.items():
         said = protocols.difference(other) or "the pinned protocol"
@@ -104,7 +106,7 @@ def _estimates(children: pd.DataFrame, declared: Declared, evidence: Evidence) -
     scope = _Scope(declared, not differs, protocol, tuple(words))
     for (kind, magnitude), of_kind in rows.groupby(["perturbation", "magnitude"], sort=True):
         for text, is_primary, measured in measures_of(of_kind, declared):
-            for indicator in INDICATORS:
+            for indicator in indicators_of(measured):
                 is_headline = is_primary and kind == declared.perturbation and magnitude == declared.primary_magnitude
                 yield {
                     "indicator": indicator,
@@ -124,6 +126,7 @@ def _estimate(rows: pd.DataFrame, indicator: str, scope: _Scope, *, is_headline:
     settings = curves.index[is_seen].unique("setting_key")
     is_pooled = rows["setting_key"].nunique() > 1
     words = [_pooled_words(curves, threshold)] if is_pooled else []
+    told = [reason(found, rows, curves), *control_words(rows, indicator)]
     return {
         "kernel": "none",
         "transition_step": found.step,
@@ -134,7 +137,7 @@ def _estimate(rows: pd.DataFrame, indicator: str, scope: _Scope, *, is_headline:
         "is_primary": is_headline and is_indicator and scope.is_pinned,
         "num_seeds": len(curves.index[is_seen].unique("seed")),
         "method": found.method,
-        "reason": "; ".join(filter(None, [*words, reason(found, rows, curves), *scope.words])),
+        "reason": "; ".join(filter(None, [*words, *told, *scope.words])),
         "protocol": UNKNOWN if scope.protocol is None else protocol_text(scope.protocol),
         "num_settings": len(settings),
         "num_curves": found.num_seeds,
@@ -163,13 +166,16 @@ def select(found: pd.DataFrame, indicator: str | None, magnitude: float | None) 
     """
     if indicator is None and magnitude is None:
         return found[found["is_primary"]]
-    if indicator is not None and indicator not in INDICATORS and indicator != KERNEL_VELOCITY:
-        raise unknown("indicator", indicator, [*INDICATORS, KERNEL_VELOCITY])
+    known = [*INDICATORS, *RELATIVE_INDICATORS, KERNEL_VELOCITY]
+    if indicator is not None and indicator not in known:
+        raise unknown("indicator", indicator, known)
     if indicator == KERNEL_VELOCITY:
         return _of_kernels(found, magnitude)
     primary = found[found["is_primary"]]
     wanted = indicator or (primary["indicator"].iloc[0] if len(primary) else "test_barrier")
     chosen = found[(found["indicator"] == wanted) & (found["perturbation"] != ORDER)]
+    if wanted in RELATIVE_INDICATORS and chosen.empty:
+        raise BadInput(f"{wanted} needs controls, and this study has none; run its space with chaos.controls=1")
     if magnitude is None:
         return chosen
     run = sorted(set(found["magnitude"]) - {0.0})

@@ -140,9 +140,22 @@ def _on_a_study(add: Add) -> list[argparse.ArgumentParser]:
         sub.add_argument("--indicator", help="another indicator than the primary")
         sub.add_argument("--magnitude", type=float, help="another magnitude than the primary's")
         sub.add_argument("--json", action="store_true", help="print one JSON object")
-    compare.add_argument(
-        "study", metavar="STUDY", nargs="+", help="a study's folder or its name under the root; several are read as one"
+        sub.add_argument(
+            "study",
+            metavar="STUDY",
+            nargs="+",
+            help="a study's folder or its name under the root; several are read as one",
+        )
+    more = add(
+        "more",
+        "tell which seeds and fork steps to add for a wanted precision",
+        commands.more,
+        "twophase more quick --ratio 1.5",
     )
+    more.add_argument(
+        "--ratio", type=float, default=1.5, metavar="R", help="the interval's upper end over its lower (default: 1.5)"
+    )
+    more.add_argument("--json", action="store_true", help="print one JSON object")
     status = add("status", "tell how far a study is, and what failed", commands.status, "twophase status quick")
     shown = status.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print one JSON object")
@@ -150,9 +163,9 @@ def _on_a_study(add: Add) -> list[argparse.ArgumentParser]:
     report = add("report", "write the report and its figures", commands.report, "twophase report quick")
     check = add("check", "prove a study's store whole", commands.check, "twophase check quick")
     compact = add("compact", "put many small files into few, same rows", commands.compact, "twophase compact quick")
-    for sub in (locate, status, report, check, compact):
+    for sub in (more, status, report, check, compact):
         sub.add_argument("study", metavar="STUDY", help="a study's folder or its name under the root")
-    return [locate, compare, status, report, check, compact]
+    return [locate, compare, more, status, report, check, compact]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ import pandas as pd
 import results
 import search_spaces
 from study import comparing, driver, manifest, searching
+from study.advice import advice, advice_text, lines
 from study.analysis import select, transitions
 from study.cluster import terminated_as_interrupt
 from study.columns import setting_columns
@@ -27,7 +29,7 @@ from study.report import write_report
 from study.search_summary import search_records, search_text
 from study.status import failure_lines, partial_text, read_status, status_text
 from study.summary import aligned, located_text, records, to_json
-from study.together import read_together
+from study.together import Together, read_together
 from twophase.config import LEAVES
 from twophase.errors import BadInput, unknown
 
@@ -46,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     trials = study.table("trials")
     declared = manifest.read_declared(study.path) or manifest.Declared()
     found = study.table("transitions")
-    print(_transitions_text(study, declared, found, select(found, None, None)))
+    print(_transitions_text(trials, declared, found, select(found, None, None)))
     written = ",".join(name for name in study.tables if (study.path / name).is_dir())
     print(f"\ntables:  {study.path}/{{{written}}}/*.parquet")
     _print_written(study, study.path / REPORT_FILE)
@@ -81,13 +83,12 @@ def _warn(line: str) -> None:
 
 
 def _transitions_text(
-    study: results.Study,
+    trials: pd.DataFrame,
     declared: manifest.Declared,
     found: pd.DataFrame,
     shown: pd.DataFrame,
     by: Sequence[str] = (),
 ) -> str:
-    trials = study.table("trials")
     return located_text(found, shown, by or varying_axes(trials, list(LEAVES)), declared, trials)
 
 
@@ -141,33 +142,23 @@ def _plan_text(name: str, plan: Plan) -> str:
 
 def locate(arguments: argparse.Namespace) -> int:
     """Print the transition of each setting."""
-    study = _open(arguments)
-    chaos = _require_chaos(study)
-    declared = manifest.require_declared(study.path)
-    derive(study, declared)
+    read = _read(arguments)
     by = list(dict.fromkeys(arguments.by or ()))
-    evidence = read_evidence(study, declared)
-    found = study.table("transitions")
+    found = read.transitions
     if by:
-        pooled = transitions(chaos, declared, by=by, evidence=evidence)
-        found = with_kernels(pooled, study.table("cone"), evidence.protocols, by)
+        pooled = transitions(read.chaos, read.declared, by=by, evidence=read.evidence)
+        found = with_kernels(pooled, read.cone, read.evidence.protocols, by)
     shown = select(found, arguments.indicator, arguments.magnitude)
-    _warn(partial_text(read_status(study)))
     if arguments.json:
         print(to_json(transitions=records(shown)))
         return DONE
-    print(_transitions_text(study, declared, found, shown, by))
+    print(_transitions_text(read.trials, read.declared, found, shown, by))
     return DONE
 
 
 def compare(arguments: argparse.Namespace) -> int:
     """Print ratios between settings, and trends over numeric axes."""
-    studies = [_open(arguments, name) for name in dict.fromkeys(arguments.study)]
-    for study in studies:
-        _require_chaos(study)
-        derive(study)
-        _warn(partial_text(read_status(study)))
-    read = read_together(studies)
+    read = _read(arguments)
     found = comparing.compare(
         read.chaos,
         list(dict.fromkeys(arguments.by)),
@@ -184,6 +175,34 @@ def compare(arguments: argparse.Namespace) -> int:
         print(to_json(ratios=records(found.ratios), trends=records(found.trends), **beside))
         return DONE
     print(comparison_text(found))
+    return DONE
+
+
+def _read(arguments: argparse.Namespace) -> Together:
+    """One study or several as one, their derived tables brought up to date."""
+    studies = [_open(arguments, name) for name in dict.fromkeys(arguments.study)]
+    for study in studies:
+        _require_chaos(study)
+        derive(study)
+        _warn(partial_text(read_status(study)))
+    read = read_together(studies)
+    for words in read.notes:
+        _warn(words)
+    return read
+
+
+def more(arguments: argparse.Namespace) -> int:
+    """Say which seeds and fork steps to add for a wanted precision."""
+    study = _open(arguments)
+    chaos = _require_chaos(study)
+    declared = manifest.require_declared(study.path)
+    said = advice(chaos, declared, read_evidence(study, declared), arguments.ratio)
+    found = lines(study, said, declared)
+    _warn(partial_text(read_status(study)))
+    if arguments.json:
+        print(to_json(advice=records(said), lines=[asdict(line) for line in found]))
+        return DONE
+    print(advice_text(said, found, arguments.ratio))
     return DONE
 
 
@@ -290,5 +309,5 @@ def _open(arguments: argparse.Namespace, name: str | None = None) -> results.Stu
     named = results.place(name or arguments.study)
     is_name = len(named.parts) == 1 and not results.is_remote(named)
     if (arguments.root is not None and is_name) or not results.is_study(named):
-        return results.open(_root(arguments) / named)
-    return results.open(named)
+        named = _root(arguments) / named
+    return results.open(named, setting_columns=setting_columns())

@@ -16,6 +16,7 @@ from study.trends import trends
 from twophase.chaos import INDICATORS
 from twophase.errors import BadInput, unknown
 from twophase.perturb import ORDER
+from twophase.relative import RELATIVE_INDICATORS
 
 SIGN_INDICATORS = ("test_barrier", "train_barrier", "test_error_barrier", "disagreement")
 """By each of these the sign of a trend is told: an effect that hangs on the indicator is none of phases."""
@@ -75,14 +76,16 @@ def compare(
     """
     declared = declared or Declared(magnitudes=tuple(sorted(set(chaos["magnitude"]) - {0.0}, reverse=True)))
     wanted = indicator or declared.primary.indicator
-    if wanted not in INDICATORS:
-        raise unknown("indicator", wanted, INDICATORS)
+    if wanted not in INDICATORS and wanted not in RELATIVE_INDICATORS:
+        raise unknown("indicator", wanted, [*INDICATORS, *RELATIVE_INDICATORS])
     found = crossings(chaos, declared, evidence, indicators=dict.fromkeys([wanted, *SIGN_INDICATORS]))
     found = found[found["is_primary_measure"]]
     size = declared.primary_magnitude if magnitude is None else magnitude
     is_kind = (found["perturbation"] == declared.perturbation) & (found["indicator"] == wanted)
     every, pushes = found[is_kind], found[is_kind & (found["magnitude"] == size)]
     controls = found[(found["perturbation"] == ORDER) & (found["indicator"] == wanted)]
+    if every.empty and wanted in RELATIVE_INDICATORS:
+        raise BadInput(f"{wanted} needs controls that part, and no seed has one; see twophase locate")
     _check(every, pushes, axes, size, declared)
     tables = [ratios(every if axis == MAGNITUDE else pushes, controls, axis) for axis in axes]
     leaves = [axis for axis in axes if axis != MAGNITUDE]

@@ -7,6 +7,7 @@ import pandas as pd
 from study.curves import curve_matrix, measures_of, threshold_of
 from study.evidence import Evidence, judged
 from study.manifest import Declared
+from study.relatives import indicators_of, with_relatives
 from twophase.config import LEAVES
 from twophase.transition import seed_crossings
 
@@ -35,7 +36,7 @@ def crossings(
     keys = ["study", "setting_key", *LEAVES]
     rows = [
         {**dict(zip(keys, point, strict=True)), **found}
-        for point, children in judged(chaos, evidence).groupby(keys, sort=True)
+        for point, children in with_relatives(judged(chaos, evidence), declared).groupby(keys, sort=True)
         for found in _crossings(children, declared, evidence, list(indicators) or [declared.primary.indicator])
     ]
     table = pd.DataFrame(rows, columns=[*keys, "seed", *KIND_COLUMNS, "is_primary_measure", *CROSSING_COLUMNS])
@@ -49,7 +50,8 @@ def _crossings(
     rows, _, _ = evidence.protocols.one(children)
     for (kind, magnitude), of_kind in rows.groupby(["perturbation", "magnitude"], sort=True):
         for text, is_primary, measured in measures_of(of_kind, declared):
-            for indicator in indicators:
+            known = indicators_of(measured)
+            for indicator in filter(known.__contains__, indicators):
                 curves = curve_matrix(measured, indicator)
                 threshold = threshold_of(indicator, declared)
                 seeds = [int(seed) for seed in curves.index.get_level_values("seed")]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 import results
+from study.columns import complete
 from study.manifest import Declared
 from study.protocols import Protocols, read_protocols
 from twophase.data import DATA
@@ -46,14 +47,14 @@ def read_evidence(
     study: results.Study, declared: Declared, filters: Sequence[tuple[str, str, Any]] | None = None
 ) -> Evidence:
     """Read what a study's trials, or those that pass filters, are evidence of."""
-    trials = study.table("trials", filters=filters)
-    failures = Counter(trials.loc[trials["status"] == "failed", "setting_key"])
     curves = study.table("trajectory", ["trial_key", "step", "num_steps", "train_loss"], filters)
-    return Evidence(
-        read_protocols(trials, declared),
-        unlearned_trials(trials, curves),
-        failures,
-    )
+    return evidence_of(study.table("trials", filters=filters), curves, declared)
+
+
+def evidence_of(trials: pd.DataFrame, trajectory: pd.DataFrame, declared: Declared) -> Evidence:
+    """What trials are evidence of, by their rows and learning curves."""
+    failures = Counter(trials.loc[trials["status"] == "failed", "setting_key"])
+    return Evidence(read_protocols(trials, declared), unlearned_trials(trials, trajectory), failures)
 
 
 def unlearned_trials(trials: pd.DataFrame, trajectory: pd.DataFrame) -> frozenset[str]:
@@ -87,7 +88,11 @@ def judged(chaos: pd.DataFrame, evidence: Evidence) -> pd.DataFrame:
     Their reference diverged, as their trial's sentinel tells, or learned nothing; or the push was lost in rounding, so
     that the child is the reference. Where that happens at one fork step, the same magnitude is no true push at others
     either (zeros, such as biases at the start, take a push that every other weight rounds away): none of them counts.
+
+    Raises:
+        BadInput: A column is missing that nothing stands for (`study.columns.complete`).
     """
+    chaos = complete(chaos)
     sentinels = chaos.loc[chaos["perturbation"] == NONE, ["trial_key", "measure_step", "diverged"]]
     sentinels = sentinels.rename(columns={"diverged": "reference_diverged"})
     children = chaos[chaos["perturbation"] != NONE]
@@ -114,7 +119,13 @@ def reason(found: Transition, rows: pd.DataFrame, curves: pd.DataFrame) -> str:
     Returns:
         Clauses joined by semicolons; empty if there is nothing to say.
     """
-    return "; ".join([*_verdict_words(found, curves), *_reopening_words(found), *_lost_words(rows, curves)])
+    words = [*_verdict_words(found, curves), *_grid_words(curves), *_reopening_words(found), *_lost_words(rows, curves)]
+    return "; ".join(words)
+
+
+def _grid_words(curves: pd.DataFrame) -> list[str]:
+    seen = curves.notna().any()
+    return ["only one fork step tells anything, a transition takes two to lie between"] * (int(seen.sum()) == 1)
 
 
 def _reopening_words(found: Transition) -> list[str]:

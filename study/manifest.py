@@ -14,6 +14,7 @@ from search_spaces import Primary, Space
 from twophase.chaos import INDICATORS
 from twophase.config import Protocol
 from twophase.errors import BadInput
+from twophase.relative import RELATIVE_INDICATORS
 
 FILE = "_declared.json"
 WAY_OUT = "restore it, or remove it and run the study's spaces again, the first of which pins the primary anew"
@@ -261,4 +262,5 @@ def write_declared(folder: Path, declared: Declared) -> None:
 
 def default_threshold(indicator: str) -> float:
     """The threshold of an indicator that isn't the primary."""
-    return INDICATORS[indicator]
+    made = RELATIVE_INDICATORS.get(indicator)
+    return INDICATORS[indicator] if made is None else made.threshold

@@ -47,10 +47,12 @@ class Protocols:
     Attributes:
         of_trial: Trial key -> protocol; trials of which nothing is known are missing.
         pinned: That of the first run, by which the primary is measured; None where nothing tells.
+        also_pinned: Those that other studies, read together with this one, have pinned.
     """
 
     of_trial: Mapping[str, Protocol] = field(default_factory=dict)
     pinned: Protocol | None = None
+    also_pinned: frozenset[Protocol] = frozenset()
 
     def one(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Protocol | None, dict[Protocol, int]]:
         """Keep the rows of one protocol: the pinned one if there are any of it, else the first that ran.
@@ -83,6 +85,10 @@ class Protocols:
             return ""
         one, other = asdict(protocol), asdict(self.pinned)
         return ", ".join(f"{name} {one[name]} (not {other[name]})" for name in one if one[name] != other[name])
+
+    def undeclared(self, protocol: Protocol | None) -> str:
+        """The same, empty too where another study that is read together with this one has pinned it."""
+        return "" if protocol in self.also_pinned else self.difference(protocol)
 
 
 def read_protocols(trials: pd.DataFrame, declared: Declared) -> Protocols:

@@ -11,7 +11,8 @@ import search_spaces
 from study import cli
 
 ROOT = Path(__file__).parent.parent
-TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/space.md", "docs/compare.md")}
+PAGES = ("README.md", "docs/space.md", "docs/compare.md", "docs/transition.md")
+TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
 
 
 def blocks(language):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pandas as pd
 import pytest
 from sample_study import SETTING_COLUMNS, keys_of, rows_of
@@ -143,6 +145,18 @@ class TestGrownLeaf:
             "t2": [0.5],
             "t9": [2.0],
         }
+
+    def test_a_reader_that_knows_more_fills_and_writes_nothing(self, filled):
+        before = (filled.path / "_schema.json").read_text()
+        wider = results.open(filled.path, setting_columns=(CLIP, *SETTING_COLUMNS))
+        assert set(wider.table("kernel")["clip"]) == {0.5}
+        assert {commit.keys["clip"] for commit in results.read_commits(wider)} == {0.5}
+        assert results.check(wider) == results.check(filled) == []
+        assert (filled.path / "_schema.json").read_text() == before
+        with pytest.raises(StudyError, match="has setting columns depth, augment, unknown to this version"):
+            results.open(filled.path, setting_columns=SETTING_COLUMNS[:2])
+        with pytest.raises(results.SchemaError, match="'clip' is new and needs `fill`"):
+            results.open(filled.path, setting_columns=(dataclasses.replace(CLIP, fill=None), *SETTING_COLUMNS))
 
     def test_filters_see_the_filled_value(self, grown):
         assert len(grown.table("kernel", columns=["step"], filters=[("clip", "==", 0.5)])) == 12

@@ -268,7 +268,10 @@ FILES = {
 
 
 ARGUMENTS = [
-    (["run", "nowhere.yaml"], ["nowhere.yaml", "presets: cone, depth_lr, digits_stable, earliest, is_it_chaos, quick"]),
+    (
+        ["run", "nowhere.yaml"],
+        ["nowhere.yaml", "presets: chaos_cone, cone, depth_lr, digits_stable, earliest, is_it_chaos, quick"],
+    ),
     (["run", "tiny.yaml", "--workers", "0"], ["workers", ">= 1", "got 0"]),
     (["run", "tiny.yaml", "--workers", "two"], ["--workers", "'two'"]),
     (["run", "tiny.yaml", "--gpus-per-trial", "nan"], ["gpus_per_trial", "nan"]),

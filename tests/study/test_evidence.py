@@ -148,3 +148,9 @@ def test_a_protocol_in_words_fits_a_line_s_wrapping():
     assert words.startswith("train sample 2048, path points 5, ")
     assert words.count(", ") == len(vars(Protocol())) - 1
     assert protocol_words(UNKNOWN) == UNKNOWN
+
+
+def test_one_fork_step_is_told():
+    row = primary(healthy().query("fork_step == 10"))
+    assert row["verdict"] == "chaotic_throughout"
+    assert row["reason"] == "only one fork step tells anything, a transition takes two to lie between"

@@ -84,3 +84,17 @@ def test_bimodal_outcomes_are_flagged_and_usual_ones_are_not():
 def test_an_unknown_estimand_is_told():
     with pytest.raises(BadInput, match="unknown estimand 'median'; known: change_point, half_height, logistic, thresh"):
         located(np.ones(STEPS.size), "median")
+
+
+@pytest.mark.parametrize("estimand", ESTIMANDS)
+def test_names_gaps_and_repetition_change_no_estimand(estimand):
+    """Seeds by other names in another order, a fork step that nobody has, and every direction twice."""
+    curves = [logistic(middle, 0.3, plateau) for middle, plateau in ((60.0, 1.0), (100.0, 2.0), (90.0, 0.5))]
+    known = locate_transition(STEPS, curves, groups=["a", "b", "c"], estimand=estimand)
+    renamed = locate_transition(STEPS, curves[::-1], groups=[3, 1, 2], estimand=estimand)
+    gap = locate_transition([*STEPS, 5000], [[*curve, math.nan] for curve in curves], estimand=estimand)
+    twice = locate_transition(STEPS, curves * 2, groups=["a", "b", "c"] * 2, estimand=estimand)
+    assert known.verdict == "located"
+    for other in (renamed, gap, twice):
+        assert (other.step, other.low, other.high) == pytest.approx((known.step, known.low, known.high), rel=1e-9)
+        assert (other.num_seeds, other.verdict) == (3, "located")
