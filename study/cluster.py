@@ -19,7 +19,6 @@ import torch
 import twophase
 from study.planner import Job
 from study.worker import Place
-from twophase.children import total_lane_steps
 from twophase.errors import BadInput
 from twophase.exactness import MKL_MODE, MKL_VARIABLE
 
@@ -138,7 +137,7 @@ class Proposals:
     """Jobs that are proposed one after the other, each when there is room for it.
 
     Attributes:
-        next_job: Gives the next job, or None when there is none left.
+        next_job: Gives the next job, or None when there is none, at least until another one ends.
         end: Is told of each job that ended, and of its worker's death, if that was how.
         num_jobs: Jobs expected.
         lane_steps: Lane-steps expected.
@@ -158,7 +157,7 @@ def run_jobs(jobs: list[Job] | Proposals, crew: Crew) -> dict[str, str]:
         crew: What runs them.
 
     Returns:
-        Trial key -> cause, for jobs whose worker died too often.
+        Name of a job -> cause, for jobs whose worker died too often.
 
     Raises:
         EnvironmentFault: The disk is full, or the cluster can't be reached or went away.
@@ -217,7 +216,7 @@ def _tune(jobs: list[Job] | Proposals, crew: Crew) -> dict[str, str]:
         planned, tuning = {}, {**tuning, "search_alg": proposed, "num_samples": -1}
         tuning["max_concurrent_trials"] = crew.workers or num_processors()
     else:
-        progress = Progress(len(jobs), sum(total_lane_steps(job.trial, job.todo) for job in jobs))
+        progress = Progress(len(jobs), sum(job.lane_steps for job in jobs))
         planned = {"work": tune.grid_search([work_of(job, crew.place) for job in jobs])}
     with (
         tempfile.TemporaryDirectory(prefix="twophase-ray-") as scratch,
@@ -248,7 +247,7 @@ def _tune(jobs: list[Job] | Proposals, crew: Crew) -> dict[str, str]:
 def work_of(job: Job, place: Place) -> dict[str, Any]:
     """What a worker is told: text and paths, for Ray keeps it for every trial."""
     return {
-        "trial_key": job.trial.key,
+        "name": job.name,
         "job": json.dumps(job.to_json()),
         "place": asdict(place),
         "version": twophase.__version__,

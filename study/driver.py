@@ -20,6 +20,7 @@ from study.boundary import boundary
 from study.cluster import (
     Crew,
     EnvironmentFault,
+    Proposals,
     check_not_shadowed,
     num_local_gpus,
     num_processors,
@@ -32,9 +33,11 @@ from study.evidence import read_evidence
 from study.kernel_transitions import with_kernels
 from study.manifest import Declared
 from study.natural_null import natural_null
-from study.planner import Plan, make_plan
+from study.dispatch import Dispatch
+from study.planner import Job, Plan, make_plan
+from study.references import forget_references
 from study.report import write_report
-from study.snapshots import sweep_snapshots
+from study.snapshots import forget_shared, sweep_snapshots
 from study.worker import Place, cache_folder, commit_failure
 from twophase.data import DATA
 from twophase.errors import BadInput
@@ -238,10 +241,22 @@ def _require_cache(folder: Path) -> None:
 
 
 def _run_plan(plan: Plan, place: Place, means: Means) -> None:
-    died = run_jobs(plan.jobs, crew_of(means, place))
-    for job in plan.jobs:
-        if job.trial.key in died:
-            commit_failure(job, place, f"worker died: {died[job.trial.key]}")
+    study, crew = results.open(place.study).path, crew_of(means, place)
+    forget_references(study)
+    if any(job.piece for job in plan.jobs):
+        dispatch = Dispatch(plan.jobs, study, lambda job, death: _record_death(job, place, death))
+        run_jobs(Proposals(dispatch.next_job, dispatch.end, len(plan.jobs), plan.todo_lane_steps), crew)
+    else:
+        died = run_jobs(plan.jobs, crew)
+        for job in plan.jobs:
+            if job.name in died:
+                _record_death(job, place, died[job.name])
+    forget_references(study)
+    forget_shared(study)
+
+
+def _record_death(job: Job, place: Place, death: str) -> None:
+    commit_failure(job, place, f"worker died: {death}")
 
 
 def crew_of(means: Means, place: Place) -> Crew:
@@ -259,9 +274,10 @@ def _fitting_workers(means: Means) -> int | None:
 
 
 def _tell(plan: Plan) -> None:
+    in_pieces = f" in {len(plan.jobs)} pieces" if len(plan.jobs) > plan.num_todo else ""
     print(
         f"{plan.num_trials} trials: {plan.num_done} done before, {plan.num_failed} failed before, "
-        f"{len(plan.jobs)} to run ({plan.todo_lane_steps:,} lane-steps)",
+        f"{plan.num_todo} to run{in_pieces} ({plan.todo_lane_steps:,} lane-steps)",
         file=sys.stderr,
     )
 

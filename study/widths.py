@@ -1,6 +1,5 @@
 """The lane width of each model, input, batch and device of a study: measured once, pinned in its folder."""
 
-import contextlib
 import json
 import os
 import platform
@@ -10,8 +9,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from results.files import json_bytes, temp_path, write_flushed
-from results.places import ensure_folder, is_remote
+from results.files import json_bytes
+from study.pinned import pin
 from twophase.children import Todo, is_width_fixed
 from twophase.config import Setting, digest
 from twophase.data import Dataset
@@ -47,22 +46,8 @@ def lane_width(study: Path, setting: Setting, dataset: Dataset, todo: Todo) -> i
         if is_free and needed * bytes_per_lane(setting, dataset, device) <= memory:
             return 0
         found = measure_width(setting, dataset, device, most=needed, memory_bytes=memory)
-        _pin(path, json_bytes({"setting": setting.values(), **asdict(found)}))
+        pin(path, json_bytes({"setting": setting.values(), **asdict(found)}))
     return int(json.loads(path.read_text(encoding="utf-8"))["lane_width"])
-
-
-def _pin(path: Path, data: bytes) -> None:
-    """Put a file there, whole, unless another worker was first."""
-    ensure_folder(path.parent)
-    if is_remote(path):
-        with contextlib.suppress(FileExistsError):
-            write_flushed(path, data)
-        return
-    temp = temp_path(path)
-    write_flushed(temp, data)
-    with contextlib.suppress(FileExistsError):
-        os.link(temp, path)
-    temp.unlink()
 
 
 def _key(setting: Setting, dataset: Dataset, device: torch.device) -> str:
