@@ -1,4 +1,4 @@
-"""What is being worked on right now: one small file per running trial or piece of one, read from any terminal or machine.
+"""What is being worked on right now: one small file per running trial or piece, read from any terminal or machine.
 
 It is news, not a record: nothing is decided by it, and a kill leaves it behind until the next driver sweeps.
 """

@@ -52,9 +52,10 @@ class Dispatch:
                 heappush(self._ready, place)
 
     def _look(self) -> None:
-        """Let pieces begin whose reference is there; where there is a stored one to reproduce, the first piece ends first.
+        """Let pieces begin whose reference is there.
 
-        Otherwise all of them would find at the same time that it isn't reproduced, and each compute the whole trial.
+        Where there is a stored one to reproduce they wait for the first piece's end: otherwise all of them would find
+        at the same time that it isn't reproduced, and each compute the whole trial.
         """
         now = time.monotonic()
         if self._ready or now - self._looked < LOOK_SECONDS:

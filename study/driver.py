@@ -29,11 +29,11 @@ from study.cluster import (
 )
 from study.columns import setting_columns
 from study.confinements import confinements
+from study.dispatch import Dispatch
 from study.evidence import read_evidence
 from study.kernel_transitions import with_kernels
 from study.manifest import Declared
 from study.natural_null import natural_null
-from study.dispatch import Dispatch
 from study.planner import Job, Plan, make_plan
 from study.references import forget_references
 from study.report import write_report

@@ -39,16 +39,14 @@ def starts_of(trial: Trial, pieces: Sequence[Todo], lane_width: int) -> list[int
     Returns:
         The step at which each piece takes up the reference; 0 for all where it isn't shared.
     """
+
+    def cost(starts: Sequence[int]) -> int:
+        both = zip(pieces, starts, strict=True)
+        return sum(total_lane_steps(trial, piece, lane_width=lane_width, start=start) for piece, start in both)
+
     own = [0] * len(pieces)
     shared = [0, *(piece.first_step(trial.setting.num_steps) for piece in pieces[1:])]
-    cost = {
-        tuple(starts): sum(
-            total_lane_steps(trial, piece, lane_width=lane_width, start=start)
-            for piece, start in zip(pieces, starts, strict=True)
-        )
-        for starts in (own, shared)
-    }
-    return list(min(cost, key=lambda starts: cost[starts]))
+    return shared if cost(shared) < cost(own) else own
 
 
 def _groups(children: Sequence[Child], fold: Fold) -> list[list[Child]]:

@@ -19,7 +19,7 @@ from twophase.perturb import ORDER
 SPACE = {
     "name": "cut",
     "base": {"data": "digits", "num_steps": 24, "num_train": 200, "num_test": 50, "batch_size": 32},
-    "settings": [{"model": "cnn", "depth": 2, "width": 4}],
+    "settings": [{"model": "mlp", "depth": 2, "width": 8, "norm_layer": "batch"}],
     "seeds": 1,
     "chaos": {
         "fork_steps": [0, 8, 16],
@@ -80,7 +80,7 @@ def unfolded(tmp_path_factory):
         (job,) = jobs_of("all")
         do(job, made)
         found = tables(made)
-    filled = "trials trajectory chaos divergence path cone kernel sketch growth switch".split()
+    filled = ["trials", "trajectory", "chaos", "divergence", "path", "cone", "kernel", "sketch", "growth", "switch"]
     assert all(len(found[name]) for name in filled)
     return found
 
@@ -96,9 +96,7 @@ def test_pieces_are_the_trial_and_share_nothing(fold):
     pieces = jobs_of(fold)
     assert len(pieces) == FOLDS[fold]
     assert len({piece.name for piece in pieces}) == len(pieces)
-    claimed = [
-        (child, step) for piece in pieces for child, steps in piece.todo.measure_steps.items() for step in steps
-    ]
+    claimed = [(child, step) for piece in pieces for child, steps in piece.todo.measure_steps.items() for step in steps]
     assert sorted(claimed) == sorted((c, step) for c, steps in whole.todo.measure_steps.items() for step in steps)
     for name in ("divergence", "sketch_steps"):
         parts = [getattr(piece.todo, name) for piece in pieces]
@@ -119,7 +117,9 @@ def test_what_a_piece_holds():
     children = [piece.todo.trained for piece in jobs_of("cell")]
     assert all(len({(c.fork_step, c.magnitude) for c in own if c.perturbation != ORDER}) == 1 for own in children)
     # Controls have no magnitude: they go with the largest of their fork step.
-    assert all({c.magnitude for c in own} == {0.0, 1e-2} for own in children if any(c.perturbation == ORDER for c in own))
+    assert all(
+        {c.magnitude for c in own} == {0.0, 1e-2} for own in children if any(c.perturbation == ORDER for c in own)
+    )
     assert [len(own) for own in children].count(2) == 3
     assert {len(piece.todo.trained) for piece in jobs_of("children")} == {3}
     assert len(make_plan(search_spaces.load({**SPACE, "fold": {"children": NUM_CHILDREN}})).jobs) == 1
@@ -145,7 +145,9 @@ def test_an_extension_is_cut_as_well():
     assert [piece.start for piece in pieces] == [0, 8, 16]
 
 
-@pytest.mark.parametrize("fold", ["cell", "children"])
+@pytest.mark.parametrize(
+    "fold", ["cell", *(pytest.param(fold, marks=pytest.mark.slow) for fold in ("children", "fork_step"))]
+)
 def test_pieces_leave_the_rows_of_the_whole_trial(place, unfolded, fold):
     plan = make_plan(space(fold))
     for job in plan.jobs:
@@ -158,12 +160,12 @@ def test_pieces_leave_the_rows_of_the_whole_trial(place, unfolded, fold):
 
 def test_pieces_at_once_killed_and_taken_up_in_other_pieces(place, unfolded):
     """All side by side, none waiting for the first; then half of them are lost, and the rest is cut otherwise."""
-    running = [run_job(Job.from_json(job.to_json()), place) for job in missing(place)]
-    for number in range(2000):
+    running = [run_job(Job.from_json(job.to_json()), place) for job in missing(place, "children")]
+    for number in range(4000):
         mine = running[number % len(running)]
         if next(mine, None) is None:
             running.remove(mine)
-        if len(running) == 4:
+        if len(running) == 2:
             break
     for lost in running:
         lost.close()
