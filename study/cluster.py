@@ -124,12 +124,14 @@ class Crew:
         workers: Most jobs at a time; None for one per processor, or what the cluster holds.
         gpus_per_trial: GPUs of one job, may be a fraction.
         address: A cluster's address; None starts Ray here, on loopback.
+        cpus_per_trial: Processors of one job.
     """
 
     place: Place
     workers: int | None
     gpus_per_trial: float
     address: str | None
+    cpus_per_trial: int = 1
 
 
 @dataclass(frozen=True)
@@ -167,35 +169,37 @@ def run_jobs(jobs: list[Job] | Proposals, crew: Crew) -> dict[str, str]:
     import ray  # noqa: PLC0415 - reads the environment when it is imported, and takes a second
 
     with sigterm_handler_kept():
-        _start(ray, crew.workers, crew.gpus_per_trial, crew.address)
+        _start(ray, crew)
     try:
         return _tune(jobs, crew)
     finally:
         ray.shutdown()
 
 
-def _start(ray: Any, workers: int | None, gpus_per_trial: float, address: str | None) -> None:
+def _start(ray: Any, crew: Crew) -> None:
+    # Workers of trials that have no GPU don't see any.
+    hidden = {} if crew.gpus_per_trial else {"CUDA_VISIBLE_DEVICES": ""}
     settings: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
-        "runtime_env": {"env_vars": _IN_WORKERS},
+        "runtime_env": {"env_vars": {**_IN_WORKERS, **hidden}},
     }
     try:
-        if address is not None:
-            ray.init(address=address, **settings)
+        if crew.address is not None:
+            ray.init(address=crew.address, **settings)
             return
         # "local" and not nothing, which would join the cluster that RAY_ADDRESS or an earlier `ray start` names.
         ray.init(
             address="local",
-            num_cpus=workers or num_processors(),
-            num_gpus=num_local_gpus() if gpus_per_trial else 0,
+            num_cpus=crew.workers * crew.cpus_per_trial if crew.workers else num_processors(),
+            num_gpus=num_local_gpus() if crew.gpus_per_trial else 0,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
             object_store_memory=128 * 1024**2,
             **settings,
         )
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
-        where = address or "this machine"
+        where = crew.address or "this machine"
         raise EnvironmentFault(f"Ray can't be used on {where}: {str(error).splitlines()[0]}") from error
 
 
@@ -224,7 +228,7 @@ def _tune(jobs: list[Job] | Proposals, crew: Crew) -> dict[str, str]:
         redirect_stdout(nowhere),
     ):
         tuner = tune.Tuner(
-            tune.with_resources(JobRunner, {"cpu": 1, "gpu": crew.gpus_per_trial}),
+            tune.with_resources(JobRunner, {"cpu": crew.cpus_per_trial, "gpu": crew.gpus_per_trial}),
             param_space=planned,
             tune_config=tune.TuneConfig(**tuning),
             run_config=tune.RunConfig(

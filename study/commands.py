@@ -40,7 +40,7 @@ BYTES_PER_PART = 70_000
 
 def run(arguments: argparse.Namespace) -> int:
     """Run a space and print the transitions."""
-    means = Means(arguments.workers, arguments.gpus_per_trial, arguments.address, arguments.retry_failed)
+    means = _means(arguments)
     space = read_space(arguments.space, search_spaces.parse_overrides(arguments.set), name=arguments.name, means=means)
     study = driver.run(space, _root(arguments), means)
     trials = study.table("trials")
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def search(arguments: argparse.Namespace) -> int:
     """Search a space and print what was found."""
-    means = Means(arguments.workers, arguments.gpus_per_trial, arguments.address, arguments.retry_failed)
+    means = _means(arguments)
     overrides = search_spaces.parse_overrides(arguments.set)
     asked, study, proposer = searching.search(
         arguments.space, _root(arguments), name=arguments.name, overrides=overrides, means=means
@@ -73,6 +73,11 @@ def search(arguments: argparse.Namespace) -> int:
     for line in failure_lines(records(failed)):
         _warn(line)
     return FOUND if len(failed) else DONE
+
+
+def _means(arguments: argparse.Namespace) -> Means:
+    retried, cpus = arguments.retry_failed, arguments.cpus_per_trial
+    return driver.located(Means(arguments.workers, arguments.gpus_per_trial, arguments.address, retried, cpus))
 
 
 def _warn(line: str) -> None:
@@ -93,10 +98,10 @@ def _transitions_text(
 
 def plan(arguments: argparse.Namespace) -> int:
     """Count what a space would run."""
-    means = Means(gpus_per_trial=arguments.gpus_per_trial)
+    means = driver.located(Means(gpus_per_trial=arguments.gpus_per_trial, cpus_per_trial=arguments.cpus_per_trial))
     space = read_space(arguments.space, search_spaces.parse_overrides(arguments.set), name=arguments.name, means=means)
     counted = study_plan(space, _root(arguments))
-    lacking = driver.lacks(space, means)
+    lacking = driver.lacks(space, driver.settled(means, [space]))
     _warn(f"run would be refused on this machine: {lacking}" if lacking else "")
     if not arguments.json:
         print(_plan_text(space.name, counted, space.fold))

@@ -11,6 +11,7 @@ from typing import Any
 from results import Commit
 from results.commits import live_commits
 from search_spaces import Fold, Space, Training
+from study.costs import step_flops
 from study.folding import cut, starts_of
 from twophase.children import SENTINEL, Child, Sketched, Todo, lane_steps, total_lane_steps
 from twophase.config import Protocol, Setting, Trial, digest
@@ -202,12 +203,13 @@ def planned(space: Space, point: Setting) -> Todo:
     )
 
 
-def make_plan(space: Space | Sequence[Space], commits: Iterable[Commit] = ()) -> Plan:
+def make_plan(space: Space | Sequence[Space], commits: Iterable[Commit] = (), *, is_ordered: bool = True) -> Plan:
     """Hold what is wanted against what is there.
 
     Args:
         space: What is wanted; of several spaces, all of it together.
         commits: The store's live commits.
+        is_ordered: Whether the most costly jobs come first, for which every architecture is counted.
 
     Returns:
         What is missing, and counts.
@@ -227,7 +229,8 @@ def make_plan(space: Space | Sequence[Space], commits: Iterable[Commit] = ()) ->
         job = Job(trial, wanted, wanted, means=means)
         _count(plan, trial, wanted, pieces_of(job, fold))
         _add(plan, job, by_trial.get(trial.key, []), fold)
-    _sort(plan.jobs)
+    if is_ordered:
+        _sort(plan.jobs)
     return plan
 
 
@@ -372,8 +375,5 @@ def _child_json(child: Child) -> list[Any]:
 
 
 def job_cost(job: Job) -> float:
-    """A guess at relative time, for the order of jobs: lane-steps × batch × layers × width, convolutions dearer."""
-    point = job.trial.setting
-    positions = 1 if point.model == "mlp" else 16
-    size = max(1, point.depth * point.width)
-    return job.lane_steps * point.batch_size * size * positions
+    """A guess at relative time, for the order of jobs: lane-steps × floating-point operations of one."""
+    return job.lane_steps * step_flops(job.trial.setting)

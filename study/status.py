@@ -74,7 +74,7 @@ def read_status(study: results.Study) -> Status:
     """
     declared = manifest.read_declared(study.path) or manifest.Declared()
     commits = results.read_commits(study)
-    plan = make_plan(manifest.declared_spaces(study.path, declared), commits)
+    plan = make_plan(manifest.declared_spaces(study.path, declared), commits, is_ordered=False)
     holder = results.live_holder(study.path)
     trials = study.table("trials")
     return Status(

@@ -40,11 +40,13 @@ class Place:
         study: The study's folder.
         cache: Folder of generated data sets.
         lease_id: The driver's lease; nothing is committed once it is lost.
+        gpu_share: Share of a GPU that a trial may fill.
     """
 
     study: str
     cache: str
     lease_id: str
+    gpu_share: float = 1.0
 
 
 def prepare_process() -> None:
@@ -90,7 +92,7 @@ def _committed(job: Job, place: Place, study: results.Study) -> Iterator[tuple[i
     )
     # Another piece may have computed the whole trial again, this one's rows among it.
     while not (job.piece and is_covered(job.todo, read_loose_commits(study, job.trial.key))):
-        width = job.means.lane_width or lane_width(study.path, setting, dataset, todo)
+        width = job.means.lane_width or lane_width(study.path, setting, dataset, todo, place.gpu_share)
         experiment = Experiment(
             job.trial,
             todo,
