@@ -218,7 +218,8 @@ def _tune(jobs: list[Job] | Proposals, crew: Crew) -> dict[str, str]:
         progress = Progress(jobs.num_jobs, jobs.lane_steps)
         proposed = ProposedJobs(jobs, lambda job: work_of(job, crew.place), progress.died)
         planned, tuning = {}, {**tuning, "search_alg": proposed, "num_samples": -1}
-        tuning["max_concurrent_trials"] = crew.workers or num_processors()
+        # On a cluster what there is room for is not this machine's to say.
+        tuning["max_concurrent_trials"] = crew.workers or (None if crew.address else num_processors())
     else:
         progress = Progress(len(jobs), sum(job.lane_steps for job in jobs))
         planned = {"work": tune.grid_search([work_of(job, crew.place) for job in jobs])}
