@@ -1,5 +1,6 @@
 """Trials in pieces: the same rows, whatever the pieces and the order in which they run."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,12 +8,13 @@ from pandas.testing import assert_frame_equal
 
 import results
 import search_spaces
-from study import worker
+from study import cli, worker
 from study.columns import setting_columns
 from study.dispatch import Dispatch
 from study.planner import Job, covers_of, make_plan, pieces_of, todo_of
 from study.references import common_digest
 from study.snapshots import SHARED_FOLDER
+from study.status import Status, seconds_left, status_text
 from study.worker import Place, commit_failure, run_job
 from twophase.perturb import ORDER
 
@@ -252,3 +254,35 @@ def test_a_stored_reference_is_reproduced_by_the_first_piece_before_the_others_b
     given = Dispatch(jobs, tmp_path, lambda *_: None)
     assert given.next_job().is_first
     assert given.next_job() is None
+
+
+def test_pieces_at_work_are_one_running_trial():
+    plan = make_plan(space("fork_step"))
+    beats = [
+        (results.Heartbeat(job.trial.key, "lease", "host", 1, 40, job.lane_steps, 4.0, job.piece), 0.0)
+        for job in plan.jobs[:2]
+    ]
+    found = Status("cut", plan, beats, [], "host", True, 0)
+    assert (found.counts()["trials"], found.counts()["running"], found.counts()["planned"]) == (1, 1, 0)
+    # Two side by side at ten lane-steps per second.
+    assert seconds_left(found) == pytest.approx((plan.todo_lane_steps - 80) / 10 / 2)
+    assert all(job.name in status_text(found) for job in plan.jobs[:2])
+
+
+def test_plan_says_how_it_is_cut(tmp_path, capsys):
+    (tmp_path / "cut.yaml").write_text(json.dumps(SPACE))
+    texts = {}
+    asked = {"all": ["fold=all"], "cell": ["fold=cell"], "early": ["fold=cell", "chaos.fork_steps=[0]", "cone=null"]}
+    for name, pairs in asked.items():
+        options = [word for pair in pairs for word in ("--set", pair)]
+        assert cli.main(["plan", str(tmp_path / "cut.yaml"), "--root", str(tmp_path), *options]) == 0
+        texts[name] = capsys.readouterr().out
+    assert "folded into them" in texts["all"]
+    plan = make_plan(space("cell"))
+    assert "1 trials, one per setting and seed, in 9 pieces (fold cell)" in texts["cell"]
+    assert "reference shared" in texts["cell"]
+    assert all(
+        f"{number:,}" in texts["cell"] for number in (plan.lane_steps, plan.apart_lane_steps, plan.whole_lane_steps)
+    )
+    assert "to run        1 trials in 9 pieces" in texts["cell"]
+    assert "reference not shared" in texts["early"]
