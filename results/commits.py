@@ -145,8 +145,8 @@ def checked_trial(trial: Mapping[str, Any], *, is_stored: bool = False) -> dict[
     return {name: checked(TRIAL_COLUMNS[name], value, is_key=False) for name, value in values.items()}
 
 
-def read_loose_commits(study: StudyFolder) -> list[Commit]:
-    """Every commit that has a file of its own, superseded ones included, by trial and part.
+def read_loose_commits(study: StudyFolder, trial_key: str = "") -> list[Commit]:
+    """Every commit that has a file of its own, superseded ones included, by trial and part; of one trial if named.
 
     Raises:
         StudyError: one is damaged.
@@ -154,7 +154,7 @@ def read_loose_commits(study: StudyFolder) -> list[Commit]:
     for _ in range(_RELISTINGS):
         try:
             # A file that vanishes between listing and reading was replaced by others that this listing lacks.
-            paths = sorted(study.commits_path.glob("[!.]*.json"))
+            paths = sorted(study.commits_path.glob(f"{trial_key}-*.json" if trial_key else "[!.]*.json"))
             texts = [path.read_text(encoding="utf-8", errors="replace") for path in paths]
         except FileNotFoundError:
             continue

@@ -1,4 +1,4 @@
-"""What is being worked on right now: one small file per running trial, read from any terminal or machine.
+"""What is being worked on right now: one small file per running trial or piece, read from any terminal or machine.
 
 It is news, not a record: nothing is decided by it, and a kill leaves it behind until the next driver sweeps.
 """
@@ -30,6 +30,7 @@ class Heartbeat:
         lane_steps: Lane-steps done.
         total_lane_steps: Lane-steps to do.
         seconds: Time spent on them.
+        piece: Which piece of the trial; empty where it is worked on whole.
     """
 
     trial_key: str
@@ -39,13 +40,14 @@ class Heartbeat:
     lane_steps: int
     total_lane_steps: int
     seconds: float
+    piece: str = ""
 
 
 def beat(study: StudyFolder, heartbeat: Heartbeat) -> None:
     """Says how far a trial is; whole or not at all, but not flushed to the disk."""
     folder = study.path / RUNNING_FOLDER
     ensure_folder(folder)
-    path = folder / f"{heartbeat.trial_key}.json"
+    path = folder / _file_name(heartbeat.trial_key, heartbeat.piece)
     if is_remote(path):
         upload(path, json_bytes(asdict(heartbeat)))
         return
@@ -54,9 +56,13 @@ def beat(study: StudyFolder, heartbeat: Heartbeat) -> None:
     temp.replace(path)
 
 
-def end_beat(study: StudyFolder, trial_key: str) -> None:
-    """Says that a trial is no longer worked on."""
-    (study.path / RUNNING_FOLDER / f"{trial_key}.json").unlink(missing_ok=True)
+def end_beat(study: StudyFolder, trial_key: str, piece: str = "") -> None:
+    """Says that a trial, or a piece of one, is no longer worked on."""
+    (study.path / RUNNING_FOLDER / _file_name(trial_key, piece)).unlink(missing_ok=True)
+
+
+def _file_name(trial_key: str, piece: str) -> str:
+    return f"{trial_key}-{piece}.json" if piece else f"{trial_key}.json"
 
 
 def running(study: StudyFolder) -> list[tuple[Heartbeat, float]]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -60,6 +61,20 @@ def ensure_folder(path: Path, *, parents: bool = False) -> None:
     """Makes a folder unless it is there; in an object store a file's name is all there is of it."""
     if not is_remote(path):
         path.mkdir(parents=parents, exist_ok=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder with all that is in it; one that isn't there is fine.
+
+    Raises:
+        OSError: The store can't be reached, or refuses.
+    """
+    if not is_remote(path):
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    remote = cast(Any, path)
+    with _as_os_errors(path), suppress(FileNotFoundError):
+        remote.fs.rm(remote.path, recursive=True)
 
 
 def upload(path: Path, data: bytes, *, is_new: bool = False) -> None:

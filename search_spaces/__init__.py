@@ -2,6 +2,7 @@
 
 from search_spaces.chaos_block import Chaos, Primary
 from search_spaces.cone_block import Cone
+from search_spaces.fold import Fold
 from search_spaces.growth_block import Growth
 from search_spaces.search_block import GOALS, Search
 from search_spaces.search_space import SearchSpace, load_search
@@ -14,6 +15,7 @@ __all__ = [
     "GOALS",
     "Chaos",
     "Cone",
+    "Fold",
     "Growth",
     "Primary",
     "Search",

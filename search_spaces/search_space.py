@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.axes import axis_values, ends
+from search_spaces.fold import Fold, read_fold
 from search_spaces.search_block import GOALS, KERNEL_GOALS, Search, read_search
 from search_spaces.source import apply_overrides, read_source
 from search_spaces.space import Space, load_raw
@@ -142,6 +143,8 @@ def load_search(
     if raw.get("search") is None:
         raise BadInput("space has no search block, which names the goals; add one, or use twophase run")
     search = read_search(raw["search"])
+    if read_fold(raw.get("fold")) != Fold():
+        raise BadInput(f"fold must be all in a space that is searched, got {raw['fold']!r}; leave it out")
     axes = _axes(raw.get("axes"), search.sampler)
     branches = raw.get("settings") or [{}]
     if not isinstance(branches, list) or not all(isinstance(branch, dict) for branch in branches):

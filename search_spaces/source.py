@@ -38,7 +38,7 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "search": ("goals", "constraints", "sampler", "num_settings", "seed"),
 }
 SETTINGS_PAGE = "docs/settings.md"
-TOP = ("name", "base", "settings", "axes", "seeds", "chaos", "cone", "growth", "switch", "training", "search")
+TOP = ("name", "base", "settings", "axes", "seeds", "fold", "chaos", "cone", "growth", "switch", "training", "search")
 
 
 def preset_names() -> list[str]:
@@ -137,7 +137,7 @@ def _unknown_override(key: str, block: str) -> BadInput:
     if block in BLOCKS:
         return unknown("key", key, [f"{block}.{name}" for name in BLOCKS[block]])
     blocks = ", ".join(f"{name}.<key>" for name in BLOCKS if "." not in name)
-    return unknown("key", key, _known_keys(), see=f"docs/space.md: settings, {blocks}, axes.<setting>, seeds")
+    return unknown("key", key, _known_keys(), see=f"docs/space.md: settings, {blocks}, axes.<setting>, seeds, fold")
 
 
 def space_yaml(source: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from search_spaces.axes import axis_values
 from search_spaces.chaos_block import Chaos, caution, read_chaos
 from search_spaces.cone_block import Cone, read_cone
+from search_spaces.fold import Fold, read_fold
 from search_spaces.growth_block import Growth, read_growth
 from search_spaces.source import SETTINGS_PAGE, apply_overrides, read_source
 from search_spaces.switch_block import Switch, read_switch
@@ -36,6 +37,7 @@ class Space:
         growth: Where small perturbations of it are followed.
         switch: From where it is trained on linearised.
         training: What only cost depends on.
+        fold: Into how many pieces a trial is cut.
         axes: Names of the leaves that vary.
         source: The space as written, overrides laid over it, name and device filled in: `load` makes the same of it.
     """
@@ -48,6 +50,7 @@ class Space:
     growth: Growth
     switch: Switch
     training: Training
+    fold: Fold
     axes: tuple[str, ...]
     source: Mapping[str, Any] = field(compare=False)
 
@@ -120,6 +123,7 @@ def load_raw(raw: Mapping[str, Any], *, name: str | None = None, device: str = "
         growth,
         switch,
         read_training(raw.get("training")),
+        read_fold(raw.get("fold")),
         tuple(dict.fromkeys([*axes, *varying])),
         _written(raw, called, device),
     )

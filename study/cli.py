@@ -10,6 +10,7 @@ from typing import NoReturn
 import results
 from study import commands
 from study.cluster import EnvironmentFault, Terminated
+from study.resources import AUTO
 from twophase.errors import BadInput
 
 Command = Callable[[argparse.Namespace], int]
@@ -87,6 +88,13 @@ def parser() -> Parser:
     return top
 
 
+def _number_or_auto(text: str) -> float | str:
+    try:
+        return text if text == AUTO else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number or auto, got {text!r}") from None
+
+
 def _on_a_space(add: Add) -> list[argparse.ArgumentParser]:
     """The commands that take a space, and the list of presets."""
     spaces = add("spaces", "list the presets, or print one", commands.spaces, "twophase spaces quick > my_sweep.yaml")
@@ -110,7 +118,14 @@ def _on_a_space(add: Add) -> list[argparse.ArgumentParser]:
             "--set", action="append", default=[], metavar="KEY=VALUE", help="lay a value over the space; repeatable"
         )
         sub.add_argument(
-            "--gpus-per-trial", type=float, default=0, metavar="F", help="GPUs of one trial, may be a fraction"
+            "--gpus-per-trial",
+            type=_number_or_auto,
+            default=0,
+            metavar="F|auto",
+            help="GPUs of one trial, may be a fraction; auto: 1/k of one, where k trials fit into its memory",
+        )
+        sub.add_argument(
+            "--cpus-per-trial", type=int, default=1, metavar="N", help="processors set aside for one trial (default: 1)"
         )
     plan.add_argument("--json", action="store_true", help="print one JSON object")
     look.add_argument("--json", action="store_true", help="print one JSON object")

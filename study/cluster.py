@@ -19,7 +19,6 @@ import torch
 import twophase
 from study.planner import Job
 from study.worker import Place
-from twophase.children import total_lane_steps
 from twophase.errors import BadInput
 from twophase.exactness import MKL_MODE, MKL_VARIABLE
 
@@ -125,12 +124,14 @@ class Crew:
         workers: Most jobs at a time; None for one per processor, or what the cluster holds.
         gpus_per_trial: GPUs of one job, may be a fraction.
         address: A cluster's address; None starts Ray here, on loopback.
+        cpus_per_trial: Processors of one job.
     """
 
     place: Place
     workers: int | None
     gpus_per_trial: float
     address: str | None
+    cpus_per_trial: int = 1
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Proposals:
     """Jobs that are proposed one after the other, each when there is room for it.
 
     Attributes:
-        next_job: Gives the next job, or None when there is none left.
+        next_job: Gives the next job, or None when there is none, at least until another one ends.
         end: Is told of each job that ended, and of its worker's death, if that was how.
         num_jobs: Jobs expected.
         lane_steps: Lane-steps expected.
@@ -158,7 +159,7 @@ def run_jobs(jobs: list[Job] | Proposals, crew: Crew) -> dict[str, str]:
         crew: What runs them.
 
     Returns:
-        Trial key -> cause, for jobs whose worker died too often.
+        Name of a job -> cause, for jobs whose worker died too often.
 
     Raises:
         EnvironmentFault: The disk is full, or the cluster can't be reached or went away.
@@ -168,35 +169,37 @@ def run_jobs(jobs: list[Job] | Proposals, crew: Crew) -> dict[str, str]:
     import ray  # noqa: PLC0415 - reads the environment when it is imported, and takes a second
 
     with sigterm_handler_kept():
-        _start(ray, crew.workers, crew.gpus_per_trial, crew.address)
+        _start(ray, crew)
     try:
         return _tune(jobs, crew)
     finally:
         ray.shutdown()
 
 
-def _start(ray: Any, workers: int | None, gpus_per_trial: float, address: str | None) -> None:
+def _start(ray: Any, crew: Crew) -> None:
+    # Workers of trials that have no GPU don't see any.
+    hidden = {} if crew.gpus_per_trial else {"CUDA_VISIBLE_DEVICES": ""}
     settings: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
-        "runtime_env": {"env_vars": _IN_WORKERS},
+        "runtime_env": {"env_vars": {**_IN_WORKERS, **hidden}},
     }
     try:
-        if address is not None:
-            ray.init(address=address, **settings)
+        if crew.address is not None:
+            ray.init(address=crew.address, **settings)
             return
         # "local" and not nothing, which would join the cluster that RAY_ADDRESS or an earlier `ray start` names.
         ray.init(
             address="local",
-            num_cpus=workers or num_processors(),
-            num_gpus=num_local_gpus() if gpus_per_trial else 0,
+            num_cpus=crew.workers * crew.cpus_per_trial if crew.workers else num_processors(),
+            num_gpus=num_local_gpus() if crew.gpus_per_trial else 0,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
             object_store_memory=128 * 1024**2,
             **settings,
         )
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
-        where = address or "this machine"
+        where = crew.address or "this machine"
         raise EnvironmentFault(f"Ray can't be used on {where}: {str(error).splitlines()[0]}") from error
 
 
@@ -215,9 +218,10 @@ def _tune(jobs: list[Job] | Proposals, crew: Crew) -> dict[str, str]:
         progress = Progress(jobs.num_jobs, jobs.lane_steps)
         proposed = ProposedJobs(jobs, lambda job: work_of(job, crew.place), progress.died)
         planned, tuning = {}, {**tuning, "search_alg": proposed, "num_samples": -1}
-        tuning["max_concurrent_trials"] = crew.workers or num_processors()
+        # On a cluster what there is room for is not this machine's to say.
+        tuning["max_concurrent_trials"] = crew.workers or (None if crew.address else num_processors())
     else:
-        progress = Progress(len(jobs), sum(total_lane_steps(job.trial, job.todo) for job in jobs))
+        progress = Progress(len(jobs), sum(job.lane_steps for job in jobs))
         planned = {"work": tune.grid_search([work_of(job, crew.place) for job in jobs])}
     with (
         tempfile.TemporaryDirectory(prefix="twophase-ray-") as scratch,
@@ -225,7 +229,7 @@ def _tune(jobs: list[Job] | Proposals, crew: Crew) -> dict[str, str]:
         redirect_stdout(nowhere),
     ):
         tuner = tune.Tuner(
-            tune.with_resources(JobRunner, {"cpu": 1, "gpu": crew.gpus_per_trial}),
+            tune.with_resources(JobRunner, {"cpu": crew.cpus_per_trial, "gpu": crew.gpus_per_trial}),
             param_space=planned,
             tune_config=tune.TuneConfig(**tuning),
             run_config=tune.RunConfig(
@@ -248,7 +252,7 @@ def _tune(jobs: list[Job] | Proposals, crew: Crew) -> dict[str, str]:
 def work_of(job: Job, place: Place) -> dict[str, Any]:
     """What a worker is told: text and paths, for Ray keeps it for every trial."""
     return {
-        "trial_key": job.trial.key,
+        "name": job.name,
         "job": json.dumps(job.to_json()),
         "place": asdict(place),
         "version": twophase.__version__,

@@ -42,7 +42,7 @@ BYTES_PER_PART = 70_000
 
 def run(arguments: argparse.Namespace) -> int:
     """Run a space and print the transitions."""
-    means = Means(arguments.workers, arguments.gpus_per_trial, arguments.address, arguments.retry_failed)
+    means = _means(arguments)
     space = read_space(arguments.space, search_spaces.parse_overrides(arguments.set), name=arguments.name, means=means)
     study = driver.run(space, _root(arguments), means)
     trials = study.table("trials")
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def search(arguments: argparse.Namespace) -> int:
     """Search a space and print what was found."""
-    means = Means(arguments.workers, arguments.gpus_per_trial, arguments.address, arguments.retry_failed)
+    means = _means(arguments)
     overrides = search_spaces.parse_overrides(arguments.set)
     asked, study, proposer = searching.search(
         arguments.space, _root(arguments), name=arguments.name, overrides=overrides, means=means
@@ -75,6 +75,11 @@ def search(arguments: argparse.Namespace) -> int:
     for line in failure_lines(records(failed)):
         _warn(line)
     return FOUND if len(failed) else DONE
+
+
+def _means(arguments: argparse.Namespace) -> Means:
+    retried, cpus = arguments.retry_failed, arguments.cpus_per_trial
+    return driver.located(Means(arguments.workers, arguments.gpus_per_trial, arguments.address, retried, cpus))
 
 
 def _warn(line: str) -> None:
@@ -94,22 +99,23 @@ def _transitions_text(
 
 def plan(arguments: argparse.Namespace) -> int:
     """Count what a space would run."""
-    means = Means(gpus_per_trial=arguments.gpus_per_trial)
+    means = driver.located(Means(gpus_per_trial=arguments.gpus_per_trial, cpus_per_trial=arguments.cpus_per_trial))
     space = read_space(arguments.space, search_spaces.parse_overrides(arguments.set), name=arguments.name, means=means)
     counted = study_plan(space, _root(arguments))
-    lacking = driver.lacks(space, means)
+    lacking = driver.lacks(space, driver.settled(means, [space]))
     _warn(f"run would be refused on this machine: {lacking}" if lacking else "")
     if not arguments.json:
-        print(_plan_text(space.name, counted))
+        print(_plan_text(space.name, counted, space.fold))
         return DONE
     counts = {
         "trials": counted.num_trials,
+        "pieces": counted.num_pieces,
         "children": counted.num_children,
         "lane_steps": counted.lane_steps,
         "pair_lane_steps": counted.pair_lane_steps,
         "todo_lane_steps": counted.todo_lane_steps,
         "disk_bytes": _disk_bytes(counted),
-        "planned": len(counted.jobs),
+        "planned": counted.num_todo,
         "done": counted.num_done,
         "failed": counted.num_failed,
         "running": 0,
@@ -122,12 +128,12 @@ def _disk_bytes(plan: Plan) -> int:
     return plan.num_rows * BYTES_PER_ROW + plan.num_sketch_bytes + plan.num_trials * BYTES_PER_PART
 
 
-def _plan_text(name: str, plan: Plan) -> str:
+def _plan_text(name: str, plan: Plan, fold: search_spaces.Fold) -> str:
+    in_pieces = f" in {len(plan.jobs)} pieces" if len(plan.jobs) > plan.num_todo else ""
     saved = plan.pair_lane_steps / plan.lane_steps if plan.lane_steps else 1.0
     return "\n".join(
         [
-            f"study {name}: {plan.num_trials} trials, one per setting and seed; perturbation time, magnitude and",
-            "direction are folded into them: a trial trains its reference once and all its children beside it",
+            *_fold_lines(name, plan, fold),
             f"children      {plan.num_children:,}, controls included",
             f"lane-steps    {plan.lane_steps:,} ({plan.pair_lane_steps:,} as independent pairs, {saved:.1f}× as many)",
             f"kernels       {plan.num_kernels:,}",
@@ -135,9 +141,29 @@ def _plan_text(name: str, plan: Plan) -> str:
             f"switches      {plan.num_switches:,} linearised runs",
             f"disk          about {_disk_bytes(plan) / 1e6:.1f} MB",
             f"there         {plan.num_done} trials done, {plan.num_failed} failed",
-            f"to run        {len(plan.jobs)} trials, {plan.todo_lane_steps:,} lane-steps",
+            f"to run        {plan.num_todo} trials{in_pieces}, {plan.todo_lane_steps:,} lane-steps",
         ]
     )
+
+
+def _fold_lines(name: str, plan: Plan, fold: search_spaces.Fold) -> list[str]:
+    """Say what is folded into a trial, or how it is cut, and what becomes of its reference then."""
+    if plan.num_pieces == plan.num_trials:
+        return [
+            f"study {name}: {plan.num_trials} trials, one per setting and seed; perturbation time, magnitude and",
+            "direction are folded into them: a trial trains its reference once and all its children beside it",
+        ]
+    if plan.lane_steps < plan.apart_lane_steps:
+        how = "reference shared: the first piece of a trial trains it whole, the others fork from its snapshots"
+        costs = f"{plan.lane_steps:,} lane-steps, {plan.apart_lane_steps:,} with a reference of each piece's own"
+    else:
+        how = "reference not shared: each piece trains its own, for snapshots would save nothing"
+        costs = f"{plan.lane_steps:,} lane-steps"
+    return [
+        f"study {name}: {plan.num_trials} trials, one per setting and seed, in {plan.num_pieces} pieces (fold {fold})",
+        how,
+        f"({costs}, {plan.whole_lane_steps:,} with fold all)",
+    ]
 
 
 def locate(arguments: argparse.Namespace) -> int:

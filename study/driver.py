@@ -1,11 +1,10 @@
 """From a space to a study: check, plan, run what is missing, derive, report."""
 
-import math
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +13,30 @@ import pandas as pd
 import results
 import search_spaces
 from search_spaces import Space
-from study import cluster_address, manifest
+from study import cluster_address, manifest, resources
 from study.analysis import transitions
 from study.boundary import boundary
 from study.cluster import (
     Crew,
     EnvironmentFault,
+    Proposals,
     check_not_shadowed,
-    num_local_gpus,
     num_processors,
     run_jobs,
     terminated_as_interrupt,
 )
 from study.columns import setting_columns
 from study.confinements import confinements
+from study.dispatch import Dispatch
 from study.evidence import read_evidence
 from study.kernel_transitions import with_kernels
 from study.manifest import Declared
 from study.natural_null import natural_null
-from study.planner import Plan, make_plan
+from study.nodes import Node, this_machine
+from study.planner import Job, Plan, make_plan
+from study.references import forget_references
 from study.report import write_report
-from study.snapshots import sweep_snapshots
+from study.snapshots import forget_shared, sweep_snapshots
 from study.worker import Place, cache_folder, commit_failure
 from twophase.data import DATA
 from twophase.errors import BadInput
@@ -46,25 +48,30 @@ class Means:
 
     Attributes:
         workers: Most trials at a time; None for one per processor.
-        gpus_per_trial: GPUs of one trial, may be a fraction.
+        gpus_per_trial: GPUs of one trial, may be a fraction, or ``auto`` for what its memory needs.
         address: A Ray cluster's address; None starts Ray here.
         is_failed_retried: Whether trials that failed before are run again.
+        cpus_per_trial: Processors of one trial.
+        nodes: What the machine, or the cluster's machines, offer, where that was asked already.
     """
 
     workers: int | None = None
-    gpus_per_trial: float = 0
+    gpus_per_trial: float | str = 0
     address: str | None = None
     is_failed_retried: bool = False
+    cpus_per_trial: int = 1
+    nodes: tuple[Node, ...] = ()
 
 
-def launch(
+def launch(  # noqa: PLR0913 - all that a user may say, by name
     space: str | Path | Mapping[str, Any],
     root: str | Path = "runs",
     *,
     name: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     workers: int | None = None,
-    gpus_per_trial: float = 0,
+    gpus_per_trial: float | str = 0,
+    cpus_per_trial: int = 1,
     address: str | None = None,
     retry_failed: bool = False,
 ) -> results.Study:
@@ -76,7 +83,9 @@ def launch(
         name: Name of the study, in place of the space's own.
         overrides: Values by flat name or dotted path, laid over the space.
         workers: Most trials at a time; None for one per processor.
-        gpus_per_trial: GPUs of one trial, may be a fraction; above 0, ``device: auto`` is ``cuda``.
+        gpus_per_trial: GPUs of one trial, may be a fraction; above 0, ``device: auto`` is ``cuda``. ``auto`` for 1/k of
+            one, where k trials fit into its memory, and 0 where there is none.
+        cpus_per_trial: Processors that are set aside for a trial; it computes in one thread all the same.
         address: A Ray cluster's address; None starts Ray here, on loopback.
         retry_failed: Whether trials that failed before are run again.
 
@@ -88,7 +97,7 @@ def launch(
         results.StudyError: The study can't be written, or another driver has it.
         EnvironmentFault: The disk is full, the cluster can't be reached or went away, or data sets can't be kept.
     """
-    means = Means(workers, gpus_per_trial, address, retry_failed)
+    means = located(Means(workers, gpus_per_trial, address, retry_failed, cpus_per_trial))
     return run(read_space(space, overrides, name=name, means=means), results.place(root), means)
 
 
@@ -96,15 +105,47 @@ def read_space(
     space: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None, *, name: str | None, means: Means
 ) -> Space:
     """Check means and space, and caution about it; ``device: auto`` is ``cuda`` where trials get GPUs."""
-    _check_means(means)
-    read = search_spaces.load(space, overrides, name=name, device="cuda" if means.gpus_per_trial else "cpu")
+    read = search_spaces.load(space, overrides, name=name, device=device_of(means))
     if read.caution:
         print(f"twophase: caution: {read.caution}", file=sys.stderr)
     return read
 
 
+def located(means: Means) -> Means:
+    """Check means, and ask what there is where they leave that open.
+
+    Raises:
+        BadInput: They break a rule.
+        EnvironmentFault: The cluster doesn't answer.
+    """
+    _check_means(means)
+    if means.gpus_per_trial != resources.AUTO:
+        return means
+    return replace(means, nodes=_nodes(means))
+
+
+def device_of(means: Means) -> str:
+    """What ``device: auto`` stands for."""
+    if means.gpus_per_trial == resources.AUTO:
+        return "cuda" if any(node.gpus for node in means.nodes) else "cpu"
+    return "cuda" if means.gpus_per_trial else "cpu"
+
+
+def settled(means: Means, spaces: Iterable[Space]) -> Means:
+    """Settle how much of a GPU a trial of any of some spaces gets."""
+    if means.gpus_per_trial != resources.AUTO:
+        return means
+    if not any(node.gpus for node in means.nodes):
+        return replace(means, gpus_per_trial=0)
+    memory = cluster_address.memory_at(means.address) if means.address else resources.local_memory_bytes()
+    share = resources.share_of_gpu(spaces, means.nodes, means.cpus_per_trial, memory)
+    print(f"gpus_per_trial: {share:g}, of {memory / 2**30:.0f} GiB", file=sys.stderr)
+    return replace(means, gpus_per_trial=share)
+
+
 def run(space: Space, root: Path, means: Means) -> results.Study:
     """Run a checked space; see `launch`."""
+    means = settled(means, [space])
     with driving(space, root, means) as drive:
         plan = make_plan(space, results.read_commits(drive.study))
         _tell(plan)
@@ -146,9 +187,7 @@ def driving(space: Space, root: Path, means: Means, *, is_listed: bool = True) -
     Raises:
         BadInput: The space and the study or this machine don't go together; nothing was made.
     """
-    lacking = lacks(space, means)
-    if lacking:
-        raise BadInput(lacking)
+    _refuse(lacks(space, means))
     folder = (root / space.name).absolute()
     results.require_room(folder)
     check_not_shadowed(Path.cwd())
@@ -156,7 +195,7 @@ def driving(space: Space, root: Path, means: Means, *, is_listed: bool = True) -
     if any(DATA[point.data].is_cached for point in space.settings):
         _require_cache(cache_folder())
     if means.address is not None:
-        cluster_address.check_answer(means.address)
+        _refuse(_lacking(means))
     study = results.create(folder, study=space.name, setting_columns=setting_columns())
     with terminated_as_interrupt(), results.Lease.acquire(folder) as lease:
         # Read again under the lease: another driver may have finished in between.
@@ -179,13 +218,23 @@ def driving(space: Space, root: Path, means: Means, *, is_listed: bool = True) -
 
 def lacks(space: Space, means: Means) -> str:
     """Say what a run of a space would lack on this machine, in one line; empty if nothing."""
-    gpus = means.gpus_per_trial
-    if not gpus and any(point.device == "cuda" for point in space.settings):
+    if not means.gpus_per_trial and any(point.device == "cuda" for point in space.settings):
         return "device 'cuda' needs gpus_per_trial > 0, got 0; use --gpus-per-trial, or leave device out"
-    if means.address is None and num_local_gpus() < gpus:
-        most = f"gpus_per_trial must be <= {num_local_gpus()}, the GPUs of this machine"
-        return f"{most}, got {gpus:g}; use 0 or --address"
-    return ""
+    return "" if means.address else _lacking(means)
+
+
+def _lacking(means: Means) -> str:
+    gpus = float(means.gpus_per_trial)
+    return resources.lacking(_nodes(means), means.cpus_per_trial, gpus, is_cluster=means.address is not None)
+
+
+def _nodes(means: Means) -> tuple[Node, ...]:
+    return means.nodes or (cluster_address.nodes_at(means.address) if means.address else (this_machine(),))
+
+
+def _refuse(lacking: str) -> None:
+    if lacking:
+        raise BadInput(lacking)
 
 
 def study_plan(space: Space, root: Path) -> Plan:
@@ -199,8 +248,8 @@ def study_plan(space: Space, root: Path) -> Plan:
     results.require_room(folder)
     manifest.declare(space, manifest.read_declared(folder))
     if not folder.exists():
-        return make_plan(space)
-    return make_plan(space, results.read_commits(results.open(folder)))
+        return make_plan(space, is_ordered=False)
+    return make_plan(space, results.read_commits(results.open(folder)), is_ordered=False)
 
 
 def derive(study: results.Study, declared: Declared | None = None) -> None:
@@ -238,41 +287,54 @@ def _require_cache(folder: Path) -> None:
 
 
 def _run_plan(plan: Plan, place: Place, means: Means) -> None:
-    died = run_jobs(plan.jobs, crew_of(means, place))
-    for job in plan.jobs:
-        if job.trial.key in died:
-            commit_failure(job, place, f"worker died: {died[job.trial.key]}")
+    study, crew = results.open(place.study).path, crew_of(means, place)
+    forget_references(study)
+    if any(job.piece for job in plan.jobs):
+        dispatch = Dispatch(plan.jobs, study, lambda job, death: _record_death(job, place, death))
+        run_jobs(Proposals(dispatch.next_job, dispatch.end, len(plan.jobs), plan.todo_lane_steps), crew)
+    else:
+        died = run_jobs(plan.jobs, crew)
+        for job in plan.jobs:
+            if job.name in died:
+                _record_death(job, place, died[job.name])
+    forget_references(study)
+    forget_shared(study)
+
+
+def _record_death(job: Job, place: Place, death: str) -> None:
+    commit_failure(job, place, f"worker died: {death}")
 
 
 def crew_of(means: Means, place: Place) -> Crew:
     """What runs a study's jobs by given means."""
-    return Crew(place, _fitting_workers(means), means.gpus_per_trial, means.address)
+    gpus = float(means.gpus_per_trial)
+    place = replace(place, gpu_share=min(1.0, gpus) or 1.0)
+    return Crew(place, _fitting_workers(means), gpus, means.address, means.cpus_per_trial)
 
 
 def _fitting_workers(means: Means) -> int | None:
-    """Workers, no more than this machine has processors: each takes one, and more would only take turns."""
-    most = num_processors()
+    """Workers, no more than this machine has processors for: more would only take turns."""
+    most = num_processors() // means.cpus_per_trial
     if means.workers is None or means.address is not None or means.workers <= most:
         return means.workers
-    print(f"workers: {most}, the processors of this machine, in place of {means.workers}", file=sys.stderr)
+    each = f" at {means.cpus_per_trial} each" if means.cpus_per_trial > 1 else ""
+    print(f"workers: {most}, the processors of this machine{each}, in place of {means.workers}", file=sys.stderr)
     return most
 
 
 def _tell(plan: Plan) -> None:
+    in_pieces = f" in {len(plan.jobs)} pieces" if len(plan.jobs) > plan.num_todo else ""
     print(
         f"{plan.num_trials} trials: {plan.num_done} done before, {plan.num_failed} failed before, "
-        f"{len(plan.jobs)} to run ({plan.todo_lane_steps:,} lane-steps)",
+        f"{plan.num_todo} to run{in_pieces} ({plan.todo_lane_steps:,} lane-steps)",
         file=sys.stderr,
     )
 
 
 def _check_means(means: Means) -> None:
-    workers, gpus = means.workers, means.gpus_per_trial
+    workers = means.workers
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise BadInput(f"workers must be an integer >= 1, got {workers!r}")
-    if isinstance(gpus, bool) or not isinstance(gpus, int | float) or not math.isfinite(gpus) or gpus < 0:
-        raise BadInput(f"gpus_per_trial must be a number >= 0, got {gpus!r}")
-    if gpus > 1 and gpus != int(gpus):
-        raise BadInput(f"gpus_per_trial above 1 must be whole, got {gpus:g}")
+    resources.check_numbers(means.cpus_per_trial, means.gpus_per_trial)
     if means.address is not None:
         cluster_address.check_form(means.address)

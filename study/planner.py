@@ -1,6 +1,7 @@
 """What is planned minus what is there is what to do.
 
-Perturbation time, magnitude and direction are folded into trials: a trial's children share its reference.
+Perturbation time, magnitude and direction are folded into trials: a trial's children share its reference. A space
+may ask for trials in pieces (`study.folding`): jobs of one trial then run side by side.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +9,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from results import Commit
-from search_spaces import Space, Training
+from results.commits import live_commits
+from search_spaces import Fold, Space, Training
+from study.costs import step_flops
+from study.folding import cut, starts_of
 from twophase.children import SENTINEL, Child, Sketched, Todo, lane_steps, total_lane_steps
 from twophase.config import Protocol, Setting, Trial, digest
 from twophase.perturb import NONE
@@ -20,7 +24,7 @@ NOTHING = Todo({}, is_trajectory_wanted=False)
 
 @dataclass(frozen=True)
 class Job:
-    """What one Ray trial does: the missing part of one trial.
+    """What one Ray trial does: the missing part of one trial, or a piece of that.
 
     Attributes:
         trial: Setting, seed, protocol.
@@ -29,6 +33,10 @@ class Job:
         reference_digest: The stored reference's, or empty.
         generation: That of the rows that are there.
         means: What its cost depends on, and nothing else.
+        piece: Name of the piece within its trial; empty where the trial is whole.
+        is_first: Whether it is the only piece or the one that others may wait for.
+        start: Step at which it takes up the reference that the first piece kept there; 0 if it trains its own.
+        shared_steps: Steps at which it keeps the reference for the other pieces.
     """
 
     trial: Trial
@@ -37,6 +45,20 @@ class Job:
     reference_digest: str = ""
     generation: int = 0
     means: Training = Training()
+    piece: str = ""
+    is_first: bool = True
+    start: int = 0
+    shared_steps: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What tells it from all other jobs of a plan."""
+        return f"{self.trial.key}-{self.piece}" if self.piece else self.trial.key
+
+    @property
+    def lane_steps(self) -> int:
+        """What it is expected to cost."""
+        return total_lane_steps(self.trial, self.todo, lane_width=self.means.lane_width, start=self.start)
 
     @property
     def covers(self) -> Covers:
@@ -55,6 +77,7 @@ class Job:
             "reference_digest": self.reference_digest,
             "generation": self.generation,
             "means": asdict(self.means),
+            "piece": [self.piece, self.is_first, self.start, list(self.shared_steps)],
         }
 
     @classmethod
@@ -62,7 +85,9 @@ class Job:
         """The reverse of `to_json`."""
         trial = Trial(Setting(**raw["setting"]), raw["seed"], Protocol(**raw["protocol"]))
         todo, whole = todo_of(raw["todo"]), todo_of(raw["whole"])
-        return cls(trial, todo, whole, raw["reference_digest"], raw["generation"], Training(**raw["means"]))
+        name, is_first, start, kept = raw["piece"]
+        known, generation, means = raw["reference_digest"], raw["generation"], Training(**raw["means"])
+        return cls(trial, todo, whole, known, generation, means, name, is_first, start, tuple(kept))
 
 
 @dataclass
@@ -70,12 +95,15 @@ class Plan:
     """A space held against a store.
 
     Attributes:
-        jobs: What is to be run, the most costly first.
+        jobs: What is to be run, the most costly first; of a trial in pieces, the first piece as if it were all.
         num_trials: Trials planned.
         num_done: Trials of which nothing is missing.
         num_failed: Trials that failed before and are left alone.
         num_children: Children planned, controls included, sentinels not.
+        num_pieces: Pieces of trials planned; a whole trial is one.
         lane_steps: Cost of all that is planned, had nothing been there.
+        apart_lane_steps: The same with every piece training its own reference from the start.
+        whole_lane_steps: The same with no trial in pieces.
         pair_lane_steps: The same with every child and its reference trained as a pair of their own.
         todo_lane_steps: Cost of `jobs`.
         num_kernels: Kernels planned, sketched ones of children included.
@@ -90,7 +118,10 @@ class Plan:
     num_done: int = 0
     num_failed: int = 0
     num_children: int = 0
+    num_pieces: int = 0
     lane_steps: int = 0
+    apart_lane_steps: int = 0
+    whole_lane_steps: int = 0
     pair_lane_steps: int = 0
     todo_lane_steps: int = 0
     num_kernels: int = 0
@@ -98,6 +129,11 @@ class Plan:
     num_growths: int = 0
     num_switches: int = 0
     num_rows: int = 0
+
+    @property
+    def num_todo(self) -> int:
+        """Trials of which something is to be run."""
+        return len({job.trial.key for job in self.jobs})
 
     def times(self, number: int) -> "Plan":
         """The counts of so many like it; without jobs."""
@@ -167,12 +203,13 @@ def planned(space: Space, point: Setting) -> Todo:
     )
 
 
-def make_plan(space: Space | Sequence[Space], commits: Iterable[Commit] = ()) -> Plan:
+def make_plan(space: Space | Sequence[Space], commits: Iterable[Commit] = (), *, is_ordered: bool = True) -> Plan:
     """Hold what is wanted against what is there.
 
     Args:
         space: What is wanted; of several spaces, all of it together.
         commits: The store's live commits.
+        is_ordered: Whether the most costly jobs come first, for which every architecture is counted.
 
     Returns:
         What is missing, and counts.
@@ -186,23 +223,55 @@ def make_plan(space: Space | Sequence[Space], commits: Iterable[Commit] = ()) ->
         for trial in asked.trials():
             wanted_of.setdefault(trial, []).append(planned(asked, trial.setting))
     plan = Plan()
-    means = spaces[-1].training if spaces else Training()
+    means, fold = (spaces[-1].training, spaces[-1].fold) if spaces else (Training(), Fold())
     for trial, asked_for in wanted_of.items():
         wanted = _union(asked_for)
-        _count(plan, trial, wanted, means)
-        _add(plan, Job(trial, wanted, wanted, means=means), by_trial.get(trial.key, []))
-    plan.jobs.sort(key=lambda job: -job_cost(job))
+        job = Job(trial, wanted, wanted, means=means)
+        _count(plan, trial, wanted, pieces_of(job, fold))
+        _add(plan, job, by_trial.get(trial.key, []), fold)
+    if is_ordered:
+        _sort(plan.jobs)
     return plan
 
 
-def _count(plan: Plan, trial: Trial, wanted: Todo, means: Training) -> None:
+def pieces_of(job: Job, fold: Fold) -> list[Job]:
+    """Cut a job into the pieces that a space asks for; itself where there is nothing to cut."""
+    todos = cut(job.todo, fold)
+    if len(todos) == 1:
+        return [job]
+    starts = starts_of(job.trial, todos, job.means.lane_width)
+    pieces = [
+        replace(job, todo=todo, piece=_piece_name(todo), is_first=number == 0, start=start)
+        for number, (todo, start) in enumerate(zip(todos, starts, strict=True))
+    ]
+    return [replace(pieces[0], shared_steps=tuple(sorted(set(starts) - {0}))), *pieces[1:]]
+
+
+def _piece_name(todo: Todo) -> str:
+    return f"fork{todo.fork_steps[0]}-{digest(covers_of(todo))[:8]}"
+
+
+def _sort(jobs: list[Job]) -> None:
+    """Put the most costly first; the first piece of a trial stands for all of it, for the others may wait for it."""
+    costs = {job.name: job_cost(job) for job in jobs}
+    of_trial: dict[str, float] = {}
+    for job in jobs:
+        of_trial[job.trial.key] = of_trial.get(job.trial.key, 0.0) + costs[job.name]
+    jobs.sort(key=lambda job: -(of_trial[job.trial.key] if job.is_first else costs[job.name]))
+
+
+def _count(plan: Plan, trial: Trial, wanted: Todo, pieces: list[Job]) -> None:
+    means = pieces[0].means
     children = [child for child in wanted.measure_steps if child.perturbation != NONE]
     steps, points = trial.setting.num_steps, trial.protocol.path_points
     plan.num_trials += 1
     plan.num_children += len(children)
     all_steps = total_lane_steps(trial, wanted, lane_width=means.lane_width)
     beside = all_steps - lane_steps(trial.setting, wanted, lane_width=means.lane_width)
-    plan.lane_steps += all_steps
+    plan.num_pieces += len(pieces)
+    plan.lane_steps += sum(piece.lane_steps for piece in pieces)
+    plan.apart_lane_steps += sum(replace(piece, start=0).lane_steps for piece in pieces)
+    plan.whole_lane_steps += all_steps
     plan.pair_lane_steps += 2 * steps * len(children) + beside
     compared = sum(len(measured) for measured in wanted.measure_steps.values())
     plan.num_rows += compared * (1 + points) + len(children) * steps.bit_length() + steps.bit_length() + 8
@@ -217,7 +286,7 @@ def _count(plan: Plan, trial: Trial, wanted: Todo, means: Training) -> None:
     plan.num_rows += len(wanted.growth) + len(wanted.switch_steps)
 
 
-def _add(plan: Plan, job: Job, commits: list[Commit]) -> None:
+def _add(plan: Plan, job: Job, commits: list[Commit], fold: Fold) -> None:
     """Count what is there of a trial; what isn't becomes a job."""
     wanted = job.todo
     done = [todo_of(commit.covers) for commit in commits if commit.status != "failed"]
@@ -231,8 +300,16 @@ def _add(plan: Plan, job: Job, commits: list[Commit]) -> None:
     known = next((str(c.trial["reference_digest"]) for c in commits if c.status != "failed"), "")
     generation = max((commit.generation for commit in commits), default=0)
     whole = _union([present, wanted])
-    plan.jobs.append(replace(job, todo=missing, whole=whole, reference_digest=known, generation=generation))
-    plan.todo_lane_steps += total_lane_steps(job.trial, missing, lane_width=job.means.lane_width)
+    job = replace(job, todo=missing, whole=whole, reference_digest=known, generation=generation)
+    pieces = pieces_of(job, fold)
+    plan.jobs += pieces
+    plan.todo_lane_steps += sum(piece.lane_steps for piece in pieces)
+
+
+def is_covered(todo: Todo, commits: Iterable[Commit]) -> bool:
+    """Tell whether the live ones among a trial's commits cover all of a todo."""
+    done = [todo_of(commit.covers) for commit in live_commits(commits) if commit.status != "failed"]
+    return _minus(todo, done) is None
 
 
 def _union(todos: Iterable[Todo]) -> Todo:
@@ -298,8 +375,5 @@ def _child_json(child: Child) -> list[Any]:
 
 
 def job_cost(job: Job) -> float:
-    """A guess at relative time, for the order of jobs: lane-steps × batch × layers × width, convolutions dearer."""
-    point = job.trial.setting
-    positions = 1 if point.model == "mlp" else 16
-    size = max(1, point.depth * point.width)
-    return total_lane_steps(job.trial, job.todo) * point.batch_size * size * positions
+    """A guess at relative time, for the order of jobs: lane-steps × floating-point operations of one."""
+    return job.lane_steps * step_flops(job.trial.setting)

@@ -55,7 +55,7 @@ class Progress(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count a trial whose worker died too often."""
         self._failed += 1
-        self.died[trial.config["work"]["trial_key"]] = _cause(trial)
+        self.died[trial.config["work"]["name"]] = _cause(trial)
         self._end(trial)
         self._show()
 

@@ -21,17 +21,17 @@ class ProposedJobs(Searcher):
         Args:
             proposals: Jobs, one after the other.
             work_of: What a worker is told of a job.
-            died: Trial key -> cause, of jobs whose worker died too often, filled in as they do.
+            died: Name of a job -> cause, of jobs whose worker died too often, filled in as they do.
         """
         super().__init__(metric="lane_steps", mode="max")
         self._proposals, self._work_of, self._died = proposals, work_of, died
         self._jobs: dict[str, Job] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        """The next job's configuration; `FINISHED` when there is none left."""
+        """The next job's configuration; None while others may have to end first; `FINISHED` when there is none left."""
         job = self._proposals.next_job()
         if job is None:
-            return str(Searcher.FINISHED)
+            return None if self._jobs else str(Searcher.FINISHED)
         self._jobs[trial_id] = job
         return {"work": self._work_of(job)}
 
@@ -40,7 +40,7 @@ class ProposedJobs(Searcher):
         del result
         job = self._jobs.pop(trial_id, None)
         if job is not None:
-            self._proposals.end(job, self._died.get(job.trial.key, "its worker died") if error else "")
+            self._proposals.end(job, self._died.get(job.name, "its worker died") if error else "")
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to keep."""

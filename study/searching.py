@@ -11,7 +11,7 @@ import search_spaces
 from search_spaces import SearchSpace
 from study import manifest
 from study.cluster import Proposals, run_jobs
-from study.driver import Drive, Means, crew_of, driving
+from study.driver import Drive, Means, crew_of, device_of, driving, located, settled
 from study.evidence import read_evidence
 from study.goals import SCORES, Score, found_of
 from study.manifest import Declared
@@ -48,8 +48,9 @@ def search(
         results.StudyError: The study can't be written, or another driver has it.
         EnvironmentFault: The disk is full, the cluster can't be reached or went away.
     """
-    device = "cuda" if means.gpus_per_trial else "cpu"
-    asked = search_spaces.load_search(space, overrides, name=name, device=device)
+    means = located(means)
+    asked = search_spaces.load_search(space, overrides, name=name, device=device_of(means))
+    means = settled(means, (asked.space([choice]) for choice in asked.examples()))
     example = asked.space(asked.examples()[:1])
     place = results.place(root)
     if results.is_remote(place):

@@ -1,6 +1,7 @@
 """How far a study is, from its folder alone: any terminal, any machine."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,6 @@ import results
 from study import manifest
 from study.planner import Plan, make_plan
 from study.summary import aligned, records
-from twophase.children import total_lane_steps
 
 _UNFINISHED = {"running": "running", "planned": "waiting", "failed": "failed"}
 
@@ -23,7 +23,7 @@ class Status:
     Attributes:
         study: Name of the study.
         plan: All spaces that were run, held against what is there.
-        running: Heartbeats of trials being worked on, with the seconds since each was heard.
+        running: Heartbeats of trials, or pieces of trials, being worked on, with the seconds since each was heard.
         failures: Rows of the `trials` table that failed.
         driver: The process that runs it now, in words; empty if none does.
         is_space_known: Whether the study says which spaces it was run with; if not, only what is there can be counted.
@@ -43,15 +43,18 @@ class Status:
     @property
     def num_waiting(self) -> int:
         """Trials of which something is missing and that nobody is at."""
-        waiting = {job.trial.key for job in self.plan.jobs} - {heartbeat.trial_key for heartbeat, _ in self.running}
-        return len(waiting)
+        return len({job.trial.key for job in self.plan.jobs} - self._running_trials)
+
+    @property
+    def _running_trials(self) -> set[str]:
+        return {heartbeat.trial_key for heartbeat, _ in self.running}
 
     def counts(self) -> dict[str, int]:
         """The contract's counts; trials are planned (and not begun), running, done or failed."""
         if not self.is_space_known:
             failed = len(self.failures)
             made = {"trials": self.num_made, "done": self.num_made - failed, "failed": failed}
-            return {**made, "children": 0, "lane_steps": 0, "planned": 0, "running": len(self.running)}
+            return {**made, "children": 0, "lane_steps": 0, "planned": 0, "running": len(self._running_trials)}
         return {
             "trials": self.plan.num_trials,
             "children": self.plan.num_children,
@@ -59,7 +62,7 @@ class Status:
             "planned": self.num_waiting,
             "done": self.plan.num_done,
             "failed": self.plan.num_failed,
-            "running": len(self.running),
+            "running": len(self._running_trials),
         }
 
 
@@ -71,7 +74,7 @@ def read_status(study: results.Study) -> Status:
     """
     declared = manifest.read_declared(study.path) or manifest.Declared()
     commits = results.read_commits(study)
-    plan = make_plan(manifest.declared_spaces(study.path, declared), commits)
+    plan = make_plan(manifest.declared_spaces(study.path, declared), commits, is_ordered=False)
     holder = results.live_holder(study.path)
     trials = study.table("trials")
     return Status(
@@ -93,14 +96,19 @@ def _speeds(trials: pd.DataFrame) -> dict[str, float]:
 
 
 def seconds_left(status: Status) -> float:
-    """Estimate the time that is left, if as many trials as now go on side by side.
+    """Estimate the time that is left, if as many trials and pieces of trials as now go on side by side.
 
     A trial's speed is that of its setting's finished and running trials, or the mean of all settings where it has none.
 
     Returns:
         Seconds; NaN where nothing runs or no speed is known.
     """
-    done = {heartbeat.trial_key: heartbeat.lane_steps for heartbeat, _ in status.running}
+    # By trial: what is left of one is cut into other pieces than those that are at work.
+    left_of: Counter[str] = Counter()
+    for job in status.plan.jobs:
+        left_of[job.trial.key] += job.lane_steps
+    for heartbeat, _ in status.running:
+        left_of[heartbeat.trial_key] -= heartbeat.lane_steps
     setting_of = {job.trial.key: job.trial.setting.key for job in status.plan.jobs}
     running = {
         setting_of.get(beat.trial_key, ""): beat.lane_steps / beat.seconds
@@ -112,9 +120,8 @@ def seconds_left(status: Status) -> float:
         return float("nan")
     usual = sum(speeds.values()) / len(speeds)
     left = 0.0
-    for job in status.plan.jobs:
-        steps = total_lane_steps(job.trial, job.todo, lane_width=job.means.lane_width) - done.get(job.trial.key, 0)
-        left += max(steps, 0) / speeds.get(job.trial.setting.key, usual)
+    for trial_key, steps in left_of.items():
+        left += max(steps, 0) / speeds.get(setting_of.get(trial_key, ""), usual)
     return left / len(status.running)
 
 
@@ -187,7 +194,8 @@ def _running_text(status: Status) -> str:
         remaining = max(heartbeat.total_lane_steps - heartbeat.lane_steps, 0)
         share = heartbeat.lane_steps / max(heartbeat.total_lane_steps, 1)
         left = f"{remaining / speed:.0f} s" if speed else "?"
-        rows.append([heartbeat.trial_key, *cells, f"{min(share, 1):.0%}", f"{speed:,.0f}", left, f"{silent:.0f} s ago"])
+        name = "-".join(filter(None, (heartbeat.trial_key, heartbeat.piece)))
+        rows.append([name, *cells, f"{min(share, 1):.0%}", f"{speed:,.0f}", left, f"{silent:.0f} s ago"])
     return aligned(rows)
 
 

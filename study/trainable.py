@@ -80,6 +80,7 @@ class JobRunner(tune.Trainable):
             self._lane_steps,
             self._total,
             now - self._began,
+            self._job.piece,
         )
         results.beat(results.open(self._place.study), heartbeat)
 

@@ -1,6 +1,5 @@
 """The lane width of each model, input, batch and device of a study: measured once, pinned in its folder."""
 
-import contextlib
 import json
 import os
 import platform
@@ -10,8 +9,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from results.files import json_bytes, temp_path, write_flushed
-from results.places import ensure_folder, is_remote
+from results.files import json_bytes
+from study.pinned import pin
 from twophase.children import Todo, is_width_fixed
 from twophase.config import Setting, digest
 from twophase.data import Dataset
@@ -25,7 +24,7 @@ _OUTSIDE = {"num_train", "num_test", "data_seed", "lr", "momentum", "weight_deca
 """Leaves that a step's cost doesn't hang on."""
 
 
-def lane_width(study: Path, setting: Setting, dataset: Dataset, todo: Todo) -> int:
+def lane_width(study: Path, setting: Setting, dataset: Dataset, todo: Todo, gpu_share: float = 1.0) -> int:
     """The width that a job's batches are to have.
 
     Args:
@@ -33,6 +32,7 @@ def lane_width(study: Path, setting: Setting, dataset: Dataset, todo: Todo) -> i
         setting: What is trained.
         dataset: Its data.
         todo: What is wanted.
+        gpu_share: Share of a GPU that it may fill.
 
     Returns:
         The study's pinned width, or a fresh one, pinned from now on; 0, no bound, where there is nothing to choose.
@@ -42,27 +42,13 @@ def lane_width(study: Path, setting: Setting, dataset: Dataset, todo: Todo) -> i
     needed, device = 2 + len(todo.perturbed), torch.device(setting.device)
     path = study / FOLDER / f"{_key(setting, dataset, device)}.json"
     if not path.exists():
-        memory = _memory_bytes(device)
+        memory = _memory_bytes(device, gpu_share)
         is_free = needed <= ALWAYS_TOGETHER and not is_width_fixed(setting)
         if is_free and needed * bytes_per_lane(setting, dataset, device) <= memory:
             return 0
         found = measure_width(setting, dataset, device, most=needed, memory_bytes=memory)
-        _pin(path, json_bytes({"setting": setting.values(), **asdict(found)}))
+        pin(path, json_bytes({"setting": setting.values(), **asdict(found)}))
     return int(json.loads(path.read_text(encoding="utf-8"))["lane_width"])
-
-
-def _pin(path: Path, data: bytes) -> None:
-    """Put a file there, whole, unless another worker was first."""
-    ensure_folder(path.parent)
-    if is_remote(path):
-        with contextlib.suppress(FileExistsError):
-            write_flushed(path, data)
-        return
-    temp = temp_path(path)
-    write_flushed(temp, data)
-    with contextlib.suppress(FileExistsError):
-        os.link(temp, path)
-    temp.unlink()
 
 
 def _key(setting: Setting, dataset: Dataset, device: torch.device) -> str:
@@ -71,8 +57,12 @@ def _key(setting: Setting, dataset: Dataset, device: torch.device) -> str:
     return digest({"device_name": name, "input_shape": dataset.input_shape, **leaves})
 
 
-def _memory_bytes(device: torch.device) -> int:
-    """What a batch may take: half of what is free, on a CPU shared by as many trials as there are cores."""
+def _memory_bytes(device: torch.device, gpu_share: float) -> int:
+    """What a batch may take: half of what is free, on a CPU shared by as many trials as there are cores.
+
+    Of a GPU no more than half of the trial's share, whatever others have not taken yet.
+    """
     if device.type == "cuda":
-        return int(_MEMORY_SHARE * torch.cuda.mem_get_info(device)[0])
+        free, all_there_is = torch.cuda.mem_get_info(device)
+        return int(_MEMORY_SHARE * min(free, gpu_share * all_there_is))
     return int(_MEMORY_SHARE * psutil.virtual_memory().available / (os.cpu_count() or 1))

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 
 import results
-from study.planner import Job, covers_of, parts_of
+from results.commits import read_loose_commits
+from study.planner import Job, covers_of, is_covered, parts_of
 from study.protocols import protocol_text
+from study.references import common_digest
 from study.snapshots import StoredSnapshots
 from study.widths import lane_width
 from twophase import __version__
@@ -38,11 +40,13 @@ class Place:
         study: The study's folder.
         cache: Folder of generated data sets.
         lease_id: The driver's lease; nothing is committed once it is lost.
+        gpu_share: Share of a GPU that a trial may fill.
     """
 
     study: str
     cache: str
     lease_id: str
+    gpu_share: float = 1.0
 
 
 def prepare_process() -> None:
@@ -59,7 +63,7 @@ def is_environment_fault(error: BaseException) -> bool:
 
 
 def run_job(job: Job, place: Place) -> Iterator[tuple[int, int]]:
-    """Compute what is missing of a trial and commit it.
+    """Compute what is missing of a trial, or a piece of that, and commit it.
 
     If the stored reference isn't reproduced (another torch, another device), the whole trial is computed again and
     supersedes what was there: rows of one trial have one reference.
@@ -71,32 +75,58 @@ def run_job(job: Job, place: Place) -> Iterator[tuple[int, int]]:
     Yields:
         Lane-steps done so far, and all that are to be done.
     """
+    study, spent = results.open(place.study), 0
+    for spent, total in _committed(job, place, study):
+        yield spent, total
+    yield spent, spent
+    results.end_beat(study, job.trial.key, job.piece)
+
+
+def _committed(job: Job, place: Place, study: results.Study) -> Iterator[tuple[int, int]]:
     setting = job.trial.setting
     load = DATA[setting.data].load
     dataset = load(setting.num_train, setting.num_test, setting.data_seed, Path(place.cache))
-    study = results.open(place.study)
     spent, todo, generation = 0, job.todo, job.generation
-    snapshots = StoredSnapshots(study.path, job.trial.key, is_kept=job.means.is_snapshot_kept)
-    while True:
-        width = job.means.lane_width or lane_width(study.path, setting, dataset, todo)
+    snapshots = StoredSnapshots(
+        study.path, job.trial.key, is_kept=job.means.is_snapshot_kept, shared_steps=job.shared_steps
+    )
+    # Another piece may have computed the whole trial again, this one's rows among it.
+    while not (job.piece and is_covered(job.todo, read_loose_commits(study, job.trial.key))):
+        width = job.means.lane_width or lane_width(study.path, setting, dataset, todo, place.gpu_share)
         experiment = Experiment(
-            job.trial, todo, dataset, torch.device(setting.device), lane_width=width, snapshots=snapshots
+            job.trial,
+            todo,
+            dataset,
+            torch.device(setting.device),
+            lane_width=width,
+            snapshots=snapshots,
+            shared_steps=job.shared_steps,
         )
-        for done in _checkpointed(experiment, snapshots, _run_name(todo, width, generation)):
+        name = _run_name(todo, width, generation)
+        for done in _checkpointed(experiment, snapshots, name):
             yield spent + done, spent + experiment.total_lane_steps
         spent += experiment.lane_steps
         outcome = experiment.outcome
-        is_reproduced = job.reference_digest in ("", outcome.summary["reference_digest"])
-        if is_reproduced or generation > job.generation:
-            break
+        # What is whole supersedes whatever has another reference.
+        while generation > job.generation and not _is_common(study, job, place, generation, outcome):
+            generation += 1
+        if _is_common(study, job, place, generation, outcome):
+            for part in _parts(todo, outcome):
+                _commit(study, job.trial, part, place, generation)
+            snapshots.drop_checkpoint(name)
+            return
         todo, generation = job.whole, job.generation + 1
         # They are the old reference's: the new one begins at the beginning, and leaves its own.
         snapshots.forget()
-    for part in _parts(todo, outcome):
-        _commit(study, job.trial, part, place, generation)
-    snapshots.drop_checkpoint(_run_name(todo, width, generation))
-    yield spent, spent
-    results.end_beat(study, job.trial.key)
+
+
+def _is_common(study: results.Study, job: Job, place: Place, generation: int, outcome: Outcome) -> bool:
+    """Tell whether the reference is that of the trial's other rows of a generation, in the store or on their way."""
+    mine = str(outcome.summary["reference_digest"])
+    stored = job.reference_digest if generation == job.generation else ""
+    if stored or not job.piece:
+        return stored in ("", mine)
+    return common_digest(study.path, job.trial.key, generation, mine, lease_id=place.lease_id) == mine
 
 
 def _run_name(todo: Todo, width: int, generation: int) -> str:
@@ -122,7 +152,7 @@ def commit_failure(job: Job, place: Place, error: str) -> None:
     part = Part(f"failed-{digest(job.covers)[:8]}", job.todo, {}, {})
     study = results.open(place.study)
     _commit(study, job.trial, part, place, job.generation, error)
-    results.end_beat(study, job.trial.key)
+    results.end_beat(study, job.trial.key, job.piece)
 
 
 @dataclass(frozen=True)

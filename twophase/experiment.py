@@ -6,7 +6,7 @@ minibatches and train in batches of their own, step by step beside the first gro
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 
@@ -120,6 +120,7 @@ class Experiment:
         *,
         lane_width: int = 0,
         snapshots: Snapshots | None = None,
+        shared_steps: Collection[int] = (),
     ) -> None:
         """Place the data and find out where to begin.
 
@@ -130,11 +131,13 @@ class Experiment:
             device: Where to train; the CPU by default.
             lane_width: Most lanes of a batch; 0 for no bound.
             snapshots: Earlier states of the reference, to go on from and to add to.
+            shared_steps: Steps, beside those of its forks, at which the reference is handed to them.
         """
         setting = trial.setting
         data = dataset.to(device or torch.device("cpu"), DTYPES[setting.precision])
         self._trial, self._todo, self._seed, self._data = trial, todo, trial.seed, data
         self._snapshots, self._subject = snapshots, Subject(setting, data, trial.seed)
+        self._snapshot_steps = {*todo.fork_steps, *shared_steps} if snapshots else set[int]()
         self._evaluator = Evaluator(trial, data)
         self._probe = KernelProbe(trial, data, self._evaluator, todo.kernel_steps, todo.sketch_steps)
         self._growth = GrowthProbe(trial, data, todo.growth_directions)
@@ -305,7 +308,7 @@ class Experiment:
     def _events(self, number: int) -> list[int]:
         steps = event_steps(self._part, self._trial.setting.num_steps)
         if number == 0:
-            steps |= {self._start, *self._kept_steps, *(self._todo.fork_steps if self._snapshots else ())}
+            steps |= {self._start, *self._kept_steps, *self._snapshot_steps}
         return sorted(step for step in steps if step >= self._batch.trainer.step)
 
     def _train(self, until: int) -> None:
@@ -342,7 +345,7 @@ class Experiment:
         self._switch.visit(state, step)
         if step in self._kept_steps:
             self._kept[step] = lanes.fork(state)
-        if self._snapshots and step in self._todo.fork_steps:
+        if self._snapshots and step in self._snapshot_steps:
             self._snapshots.keep(step, lanes.fork(state))
 
     def _divergence_steps(self, child: Child) -> list[int]:

@@ -39,12 +39,22 @@ def _own_cache(tmp_path_factory):
     os.environ["TWOPHASE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+def given(jobs):
+    """Jobs one after another, as a list or as they are proposed."""
+    if isinstance(jobs, list):
+        yield from jobs
+        return
+    while (job := jobs.next_job()) is not None:
+        yield job
+        jobs.end(job, "")
+
+
 @pytest.fixture
 def in_process(monkeypatch):
     """Jobs run in this process, one after another, and no report ends it, where neither is what is tested."""
 
     def run_jobs(jobs, crew):
-        for job in jobs:
+        for job in given(jobs):
             for _ in run_job(job, crew.place):
                 pass
         return {}

@@ -168,7 +168,7 @@ def test_an_address_at_which_something_else_listens(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(EnvironmentFault, match=f"no Ray cluster answers at {address} within"):
-            cluster_address.check_answer(address)
+            cluster_address.nodes_at(address)
 
 
 def test_more_workers_than_processors_are_cut(sabotage, monkeypatch, capsys):
