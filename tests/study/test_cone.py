@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,8 @@ from study.kernel_drift import verdict_words
 from study.kernel_transitions import with_kernels
 from study.manifest import Declared
 from study.protocols import Protocols
-from study.report import confinement_rows, page
+from study.report import TABLES, page
+from study.report_tables import confinement_table
 from study.summary import headline_text, transition_text
 from tests.study.rows import healthy, keys_of, trials_of
 from twophase.config import LEAVES, setting
@@ -143,10 +145,12 @@ def test_seeds_are_joined_by_majority_and_said_in_words():
     assert set(setting_verdicts(torn).verdict) == {"undetermined"}
     assert set(setting_verdicts(found[found.trial_key == one]).verdict) == {"undetermined"}, "one seed is no majority"
     assert verdict_words(joined, POINT.key, "full") == "confined from step 0, 28, 94, 376, 658 on"
-    rows = confinement_rows(found, ["model"])
-    assert [row["tau"] for row in rows] == ["0", "28", "94", "376", "658"]
-    assert {row["verdict"] for row in rows} == {"confined"}
-    assert confinement_rows(found.assign(p_walk=math.nan), ["model"]) == []
+    table = confinement_table(found, {POINT.key: "mlp"})
+    titles = [title for title, _ in table.columns]
+    rows = [dict(zip(titles, row, strict=True)) for row in table.rows]
+    assert [row["From step τ"].text for row in rows] == ["0", "28", "94", "376", "658"]
+    assert {row["Verdict"].text for row in rows} == {"confined"}
+    assert confinement_table(found.assign(p_walk=math.nan), {POINT.key: "mlp"}) is None
 
 
 def lost(drawn):
@@ -174,18 +178,19 @@ def test_figures_of_anything():
 
 def test_a_report_gives_verdicts_in_place_of_a_description(whole, monkeypatch):
     cone = cone_of(POINT, jitter)
-    tables = {name: whole.table(name) for name in ("trials", "chaos", "switch", "trajectory")}
+    tables = {name: whole.table(name) for name in TABLES}
     tables |= {"trials": trials_of(POINT), "cone": cone, "transitions": with_kernels(NO_CHAOS, cone, Protocols())}
     tables["confinement"] = confinements(cone, NO_CHAOS, NOTHING_KNOWN)
-    tables |= {name: tables[name].iloc[:0] for name in ("chaos", "switch", "trajectory")}
+    tables |= {name: tables[name].iloc[:0] for name in ("chaos", "growth", "switch", "trajectory")}
     made = pictures(tables)
     assert [picture.name for picture in made] == ["kernel_distance", "kernel_velocity", "kernel_angle", "kernel_cone"]
     assert made[2].alt == "mlp, full kernel: confined from step 0, 28, 94, 376, 658 on"
-    monkeypatch.setattr("study.report._facts", lambda _: {})
+    for facts in ("run_facts", "computed_facts"):
+        monkeypatch.setattr(f"study.report.{facts}", lambda *_: {})
     text = page(whole, tables, [])
     assert "Do the kernels stay in a cone?" in text
     assert "How the kernels move" not in text
-    assert text.count("<td>confined</td>") == 5
+    assert len(re.findall(r"<td[^>]*>confined</td>", text)) == 5
 
 
 def test_a_real_study_has_rows_for_every_kernel_and_prints_them(whole, capsys):
