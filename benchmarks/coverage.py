@@ -4,7 +4,7 @@
 
 A seed's noise-free curve falls from a plateau of its own along a logistic in log(1 + t) and passes the threshold at its
 crossing; crossings are log-normal over seeds, so that the population's transition is known. Directions of a seed are
-seen through multiplicative noise. Some cases add what real curves do: a plateau that half the directions never leave
+seen through multiplicative noise of mean 1: a seed's curve is, by definition, the mean over its directions. Some cases add what real curves do: a plateau that half the directions never leave
 zero for (bimodal outcomes of tiny pushes), children that diverge while the plateau lasts, a late re-opening.
 """
 
@@ -38,7 +38,7 @@ class World:
         name: In words.
         spread: Standard deviation of the log of crossings over seeds.
         octaves: Octaves that a curve takes from 90 % to 10 % of its plateau.
-        noise: Standard deviation of the log of a direction's barrier about its seed's curve.
+        noise: Standard deviation of the log of a direction's barrier; their mean is the seed's curve.
         plateau: Median plateau, in nats.
         median: The population's transition; 0 where plateaus lie below the threshold, +inf where nothing falls.
         silent: Share of directions that see nothing at all, as tiny pushes that are lost.
@@ -94,7 +94,8 @@ def draw(world: World, steps: Array, num_seeds: int, num_directions: int, random
     if world.reopening:
         is_open = random.random(shape) < world.reopening
         curve = curve + is_open * 0.5 * np.exp(-(((logs - math.log1p(700.0)) / 0.3) ** 2))
-    seen = curve * np.exp(random.normal(0.0, world.noise, (num_seeds, num_directions, len(steps))))
+    noise = random.normal(-0.5 * world.noise**2, world.noise, (num_seeds, num_directions, len(steps)))
+    seen = curve * np.exp(noise)
     seen *= random.random((num_seeds, num_directions, 1)) >= world.silent
     is_lost = (random.random(seen.shape) < world.diverging) & (curve > plateau / 2)
     values: Array = np.where(is_lost, np.inf, seen).reshape(-1, len(steps))
