@@ -2,10 +2,11 @@
 
     python -m benchmarks.coverage [--draws 1000]
 
-A seed's noise-free curve falls from a plateau of its own along a logistic in log(1 + t) and passes the threshold at its
-crossing; crossings are log-normal over seeds, so that the population's transition is known. Directions of a seed are
-seen through multiplicative noise of mean 1: a seed's curve is, by definition, the mean over its directions. Some cases add what real curves do: a plateau that half the directions never leave
-zero for (bimodal outcomes of tiny pushes), children that diverge while the plateau lasts, a late re-opening.
+A seed's noise-free curve falls from a plateau of its own along a logistic in log(1 + t) and passes the threshold at
+its crossing; crossings are log-normal over seeds, so that the population's transition is known. Directions of a seed
+are seen through multiplicative noise of mean 1: a seed's curve is, by definition, the mean over its directions. Some
+cases add what real curves do: a plateau that half the directions never leave zero for (bimodal outcomes of tiny
+pushes), children that diverge while the plateau lasts, a late re-opening.
 """
 
 import argparse
