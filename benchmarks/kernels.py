@@ -198,6 +198,27 @@ def sides_of(net: Net, kind: str) -> tuple[Side, Side]:
     return (lambda x: entk(module, x, kind)), (lambda x: contraction(module, x, kind))
 
 
+def passes(net: Net, kind: str) -> float:
+    """Processor time of PyTorch's own passes: one forward, and one backward for each gradient of an input, in one call.
+
+    Gradients at activations alone, none of parameters: what no kernel made by eager PyTorch can do without.
+    """
+    module, num_rows = network(net), 1 if kind == "pseudo" else NUM_LOGITS
+    inputs = inputs_of(net).requires_grad_()
+    weights = torch.eye(NUM_LOGITS)[:num_rows, None].expand(-1, net.num_inputs, -1)
+
+    def run() -> None:
+        logits = module(inputs)
+        if net.model in ("mlp", "cnn") and num_rows > 1:
+            torch.autograd.grad(logits, inputs, weights, is_grads_batched=True)
+            return
+        for row in weights:
+            torch.autograd.grad(logits, inputs, row, retain_graph=True)
+
+    run()
+    return statistics.median(seconds(run) for _ in range(net.repeats))
+
+
 def apart(ours: Tensor, theirs: Tensor) -> str:
     """Greatest difference of any two entries, over the greatest entry."""
     return f"{float((ours - theirs).abs().max() / theirs.abs().max()):.0e}"
@@ -214,6 +235,7 @@ def row(name: str, kind: str, peaks: tuple[float, float], python: str | None) ->
     net = NETS[name]
     sides, inputs = sides_of(net, kind), inputs_of(net)
     ours, theirs = (side(inputs) for side in sides)
+    alone = passes(net, kind)
     taken: dict[str, list[float]] = {"entk": [], "func": [], "nt": []}
     with neural_tangents(python, net, kind) as other:
         for _ in range(net.repeats):
@@ -228,6 +250,7 @@ def row(name: str, kind: str, peaks: tuple[float, float], python: str | None) ->
     return " | ".join(
         [
             f"| {name} | {net.num_inputs} | {kind} | {statistics.median(taken['entk']):.3g}",
+            f"{alone:.3g}",
             *against[:3],
             *(f"{peak:.0f}" for peak in peaks),
             apart(ours, theirs),
@@ -271,15 +294,17 @@ def main() -> None:
 torch {torch.__version__}, float32, one thread each, N inputs, ten logits. Made by `python -m benchmarks.kernels`; how
 neural-tangents 0.6.5 (jax 0.4.25) is run stands in `benchmarks/neural_tangents.py`.
 
-Seconds: processor time of `entk`, median. Speed-up over torch.func (`vmap(jacrev)`, Jacobian contraction in chunks of
-{CHUNK} inputs) and over neural-tangents (compiled before; the fastest of its implementations, named with the processor
-time that compiling took): ratio of processor times, median (min–max) of seven runs in turn, three for the last two
-nets. Of its implementations NTK-vector products is tried on the first two nets only. Memory: what a process needs at
-its peak, beyond that of a run on two inputs. Difference: the greatest of any two entries, over the greatest entry.
+Seconds: processor time of `entk`, median; beside it that of PyTorch's own forward pass and backward passes to
+the activations, which any kernel made by eager PyTorch has to take. Speed-up over torch.func (`vmap(jacrev)`,
+Jacobian contraction in chunks of {CHUNK} inputs) and over neural-tangents (compiled before; the fastest of its
+implementations, named with the processor time that compiling took): ratio of processor times, median (min–max)
+of seven runs in turn, three for the last two nets. Of its implementations NTK-vector products is tried on the
+first two nets only. Memory: what a process needs at its peak, beyond that of a run on two inputs. Difference:
+the greatest of any two entries, over the greatest entry.
 
-| net | N | kind | entk: s | over torch.func | over neural-tangents | its implementation | entk: MiB | torch.func: MiB \
-| difference: torch.func | neural-tangents |
-|---|---|---|---|---|---|---|---|---|---|---|
+| net | N | kind | entk: s | passes: s | over torch.func | over neural-tangents | its implementation \
+| entk: MiB | torch.func: MiB | difference: torch.func | neural-tangents |
+|---|---|---|---|---|---|---|---|---|---|---|---|
 """
     print(head, end="")
     peaks = {}  # before anything else: a process that has worked has memory to reuse

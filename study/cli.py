@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from threadpoolctl import threadpool_limits
+
 import results
 from study import commands
 from study.cluster import EnvironmentFault, Terminated
@@ -44,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parser().parse_args(argv)
         command: Command = arguments.command
-        status = command(arguments)
+        # Estimates take many small products, which threads that wait for one another slow down tenfold; workers are
+        # processes of their own.
+        with threadpool_limits(limits=1):
+            status = command(arguments)
         print(end="", flush=True)
         return status
     except BrokenPipeError:

@@ -128,7 +128,6 @@ def test_a_study_written_before_a_leaf_existed(whole, tmp_path, capsys):
         ["compare", "--by", "model", "--json"],
         ["more"],
         ["status"],
-        ["report"],
         ["check"],
     ]
     for command, *options in commands:
