@@ -1,4 +1,4 @@
-"""Imports point one way, as DESIGN.md draws it; imports inside functions count."""
+"""Imports point one way, study -> search_spaces -> twophase, study -> results; imports inside functions count."""
 
 import ast
 from pathlib import Path

@@ -3,6 +3,19 @@
 That late kernels lie close to each other proves nothing: fewer checkpoints are left, and steps shrink with the learning
 rate. Asked here is whether they are closer than a random walk of the very same steps would have brought them, and
 whether what they do beside jittering about an axis is little. (arXiv:2505.13900 shows pictures, figures 5a and 5c.)
+
+With u_k the unit kernels from τ on and ū their mean, the test's statistic is the spread 1 − ‖ū‖², the mean kernel
+distance over all pairs. Its null distribution comes from `twophase.sphere_walk.reversed_walks`: exact for any random
+walk of independent symmetric steps, of whatever sizes (so with any learning rate), directions and dimension. The other
+walks, isotropic in stated dimensions, are for comparison: in many dimensions they hardly vary, so that their p-values
+are small for the least departure.
+
+A walk beside jitter is narrower than a walk of its steps, too. So the axis is looked at by itself: with mean cosines
+within the first half of the checkpoints, c_E, within the second, c_L (distinct checkpoints only), and across, c_EL,
+
+    drift share = ¼ (c_E + c_L − 2 c_EL) / (1 − ‖ū‖²)
+
+in which jitter that is independent between checkpoints cancels, however it shrinks.
 """
 
 import itertools
@@ -97,21 +110,7 @@ def confinement(
     natural: Float[Array, "r n"] | None = None,
     seed: int = 0,
 ) -> Confinement:
-    """Test whether kernels stay in a cone from a checkpoint on.
-
-    With u_k the unit kernels from τ on and ū their mean, the test's statistic is the spread 1 − ‖ū‖², the mean kernel
-    distance over all pairs. Its null distribution comes from `twophase.sphere_walk.reversed_walks`: exact for any
-    random walk of independent symmetric steps, of whatever sizes (so with any learning rate), directions and dimension.
-    The other walks, isotropic in stated dimensions, are for comparison: in many dimensions they hardly vary, so that
-    their p-values are small for the least departure.
-
-    A walk beside jitter is narrower than a walk of its steps, too. So the axis is looked at by itself: with the mean
-    cosines within the first half of the checkpoints, c_E, within the second, c_L (distinct checkpoints only), and
-    across, c_EL,
-
-        drift share = ¼ (c_E + c_L − 2 c_EL) / (1 − ‖ū‖²)
-
-    in which jitter that is independent between checkpoints cancels, however it shrinks.
+    """Test whether kernels stay in a cone from a checkpoint on, by the statistics that this module's head defines.
 
     `confined`: p_walk <= 5 %, drift share <= 0.2, both exponents below ½, and closer to τ than other runs where those
     are given. `not_confined`: the share is 0.35 or more, or the walk isn't rejected and the angle grows (its exponent's
@@ -123,9 +122,9 @@ def confinement(
         steps: Their steps, increasing.
         tau_step: τ, one of the steps.
         lr_integral: Sum of the learning rates of all updates before each step; without it `gamma_lr` is unknown.
-        natural: The natural null: angles (radians) of other runs at the checkpoints after τ, a row per run: between
-            seeds, or between children forked at τ and their reference. NaN where there is none.
-        seed: Of the walks' stream; the same seed and step give the same walks.
+        natural: The natural null: angles (radians) of other runs at the checkpoints after τ, a row per run (of other
+            seeds, or of children forked at τ); NaN where there is none.
+        seed: Of the walks' stream.
 
     Returns:
         The verdict and what it rests on.
@@ -133,25 +132,18 @@ def confinement(
     first = int(np.flatnonzero(steps == tau_step)[0])
     between = distances(gram[first:, first:])
     to_tau = angles_of(between[0, 1:])
-    sizes = {
-        "tau_step": int(tau_step),
-        "num_later": len(to_tau),
-        "half_angle": half_angle(between),
-        "cone_half_angle": enclosing_cone(between).half_angle,
-        "angle_to_end": float(to_tau[-1]) if len(to_tau) else math.nan,
-    }
+    sizes = _sizes(int(tau_step), between, to_tau)
     if lacking := _lacking(between):
         return Confinement(**sizes, **_NOTHING, verdict="undetermined", reason=lacking)  # type: ignore[arg-type]
     points = sphere_walk.points_of(between)
     drawn = np.random.default_rng(stream_seed(seed, "confinement", int(tau_step)))
     p_walk, walk_half_angle = walk_test(points, drawn)
     dimension = sphere_walk.step_dimension(sphere_walk.unrolled(points))
-    clocks = [None if clock is None else clock[first + 1 :] - clock[first] for clock in (steps, lr_integral)]
-    gammas = [UNKNOWN if lags is None else growth_exponent(lags, to_tau, dimension) for lags in clocks]
+    lags = [None if clock is None else clock[first + 1 :] - clock[first] for clock in (steps, lr_integral)]
+    gammas = [UNKNOWN if each is None else growth_exponent(each, to_tau, dimension) for each in lags]
     share = drift_share(between)
     p_natural = math.nan if natural is None else natural_p_value(to_tau, natural)
-    num_natural = 0 if natural is None else int(np.isfinite(natural).any(axis=1).sum())
-    is_close = num_natural > 0 and p_natural > max(ALPHA, 1 / (1 + num_natural))  # few runs can't reach 5 %
+    is_close = _are_others_as_close(natural, p_natural)
     verdict, reason = _judged(p_walk, gammas, share, p_natural, are_others_as_close=is_close)
     return Confinement(
         **sizes,  # type: ignore[arg-type]
@@ -166,6 +158,23 @@ def confinement(
         verdict=verdict,
         reason=reason,
     )
+
+
+def _sizes(tau_step: int, between: Float[Array, "k k"], to_tau: Float[Array, " l"]) -> dict[str, float]:
+    """What is known of any kernels from τ on."""
+    return {
+        "tau_step": tau_step,
+        "num_later": len(to_tau),
+        "half_angle": half_angle(between),
+        "cone_half_angle": enclosing_cone(between).half_angle,
+        "angle_to_end": float(to_tau[-1]) if len(to_tau) else math.nan,
+    }
+
+
+def _are_others_as_close(natural: Float[Array, "r n"] | None, p_natural: float) -> bool:
+    """Whether other runs, where there are any, are as close to τ as the run itself."""
+    num_natural = 0 if natural is None else int(np.isfinite(natural).any(axis=1).sum())
+    return num_natural > 0 and p_natural > max(ALPHA, 1 / (1 + num_natural))  # few runs can't reach 5 %
 
 
 def walk_test(points: Float[Array, "m r"], drawn: np.random.Generator) -> tuple[float, float]:

@@ -3,6 +3,10 @@
 With J(x) = ∂f(x)/∂θ, [C, P], the Jacobian of the C logits, the kernel of two inputs is J(x) J(x′)ᵀ (Jacot, Gabriel,
 Hongler 2018, arXiv:1806.07572). The literature seldom says what becomes of the logits: the kind's name goes with every
 number made from a kernel.
+
+Layers with a rule (`twophase.kernels.rules`) add their blocks without forming the Jacobian. Parameters that no rule
+answers for (of other layers; shared, used twice, or used outside their layer's call) are found by watching the
+module run, and are differentiated by torch.func, or input by input where torch.func can't.
 """
 
 import functools
@@ -60,12 +64,8 @@ def entk(
     too large; how far the others are from it stands in docs/kernel.md. Gradients are with respect to all parameters
     that require one, with the module in evaluation mode (its mode is put back). Nothing of the module is changed.
 
-    Layers with a rule (`twophase.kernels.rules`) add their blocks without forming the Jacobian. Parameters that no rule
-    answers for (of other layers; shared, used twice, or used outside their layer's call) are found by watching the
-    module run, and are differentiated by torch.func, or input by input where torch.func can't.
-
     Args:
-        module: Any module from N inputs to logits [N, C]; every row must depend on its own input alone.
+        module: From N inputs to logits [N, C]; every row must depend on its own input alone.
         inputs: N inputs, [N, ...].
         kind: One of the above.
         labels: Classes of the inputs, [N], in [0, C); needed by ``loss_gradient``.
@@ -75,29 +75,22 @@ def entk(
             parameters are taken in float64 either way.
         is_centred: Subtract from every gradient its mean over the inputs, logit by logit, so that the kernel is
             P H P with P = 1 − 11ᵀ/N over inputs (Cortes, Mohri, Rostamizadeh 2012, JMLR 13, equation 1).
-        memory_bytes: Bound on gradients and activations held at a time, beside the kernel itself; a smaller one costs
-            time, not accuracy. One layer's gradients of two inputs are the least.
+        memory_bytes: Bound on what is held at a time beside the kernel; a smaller one costs time, not accuracy.
 
     Returns:
         The kernel, exactly symmetric, on the inputs' device.
 
     Raises:
-        BadInput: An argument breaks a rule above, or the module does: it has no parameter that requires a gradient,
-            doesn't return [N, C], computes a row from other rows' inputs too, or has reentrant checkpoints.
+        BadInput: An argument breaks a rule above, or the module does: no parameter requires a gradient, it doesn't
+            return [N, C], computes a row from other rows' inputs too, or has reentrant checkpoints.
 
     References:
-        Zhou, Yang, Sugiyama, Yan 2025, arXiv:2505.13900, section 4; for the computation Novak, Sohl-Dickstein,
-        Schoenholz 2022, arXiv:2206.08720.
+        arXiv:2505.13900, section 4; for the computation Novak, Sohl-Dickstein, Schoenholz 2022, arXiv:2206.08720.
     """
     check(module, inputs, kind, seed=seed, memory_bytes=memory_bytes)
     if is_centred and not KINDS[kind].has_diagonal:
         raise BadInput(f"is_centred must be False for kernel '{kind}', which has no diagonal to take a mean over")
-    with ExitStack() as stack:
-        for context in (_evaluating(module), _exact_products(), torch.inference_mode(False), torch.enable_grad()):
-            stack.enter_context(context)
-        if "torch._dynamo" in sys.modules:  # where something is compiled, run it as it was written: hooks see no other
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(torch.autocast(inputs.device.type, enabled=False))
+    with _as_written(module, inputs.device.type):
         module, inputs = converted(module, inputs, dtype)
         kernel = _kernel(module, inputs, kind, labels, seed, memory_bytes)
     if not KINDS[kind].has_diagonal:
@@ -221,6 +214,18 @@ def summarise(kernel: Float[Tensor, "M M"], labels: Int[Tensor, " N"], num_class
         return KernelSummary(0.0, 0.0, math.nan, math.nan, top_eigenvalues(kernel))
     alignment = reached / size if size else math.nan
     return KernelSummary(scale * norm, scale * trace, (trace / norm) ** 2, alignment, top_eigenvalues(kernel))
+
+
+@contextmanager
+def _as_written(module: nn.Module, device: str) -> Iterator[None]:
+    """Evaluation mode, gradients, exact products; nothing compiled and no autocast."""
+    with ExitStack() as stack:
+        for context in (_evaluating(module), _exact_products(), torch.inference_mode(False), torch.enable_grad()):
+            stack.enter_context(context)
+        if "torch._dynamo" in sys.modules:  # where something is compiled, run it as it was written: hooks see no other
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 @contextmanager

@@ -46,6 +46,20 @@ _Array = npt.NDArray[np.float64]
 class Transition:
     """A setting's transition step, how sure we are of it, and what it rests on.
 
+    **Verdict.** A seed is `located` if it crosses; `chaotic_throughout` if t* = +inf; `stable_from_start` if never
+    above *and* observed at fork step 0, else `undetermined` (its t* is still 0). The setting's verdict is that of
+    strictly more than half the seeds; `undetermined` if there is none, or with fewer than two seeds.
+
+    **Interval**, if located: the Student t interval of log(1 + t*) over seeds, joined with the cell of the median seed
+    (of both middle seeds for an even number, and of any seed that ties with them). The cell is part of it because
+    between two fork steps nothing was seen: where inside the cell the crossing lies is what the interpolation assumes,
+    and seeds that agree within one cell would else give an interval finer than the grid can tell. It also makes the
+    interval, which is one for a mean, hold the median. Zeros enter as log(1 + 0) = 0. If any seed is unsettled, `high`
+    is +inf, and such a seed enters `low` as censored at the last fork step. An upper end past the last fork step is
+    +inf too: a crossing there would be seen as +inf, so a number between the two would claim what nobody looked at, and
+    the last fork step itself what the seeds don't bear out. For the other verdicts the ends are 0 and
+    0 (`stable_from_start`), the last fork step and +inf (`chaotic_throughout`), NaN and NaN (`undetermined`).
+
     Attributes:
         step: Median over seeds of the crossing, in completed updates; NaN unless `verdict` is `located`.
         low: Lower end of the interval, in completed updates; NaN if undetermined.
@@ -98,19 +112,7 @@ def locate_transition(
     and a fork step at which a seed has nothing is left out of that seed's curve. +inf is a diverged run: one is enough
     to make the mean +inf. A fork step at which no seed has anything is as if it were not in the grid.
 
-    **Verdict.** A seed is `located` if it crosses; `chaotic_throughout` if t* = +inf; `stable_from_start` if never
-    above *and* observed at fork step 0, else `undetermined` (its t* is still 0). The setting's verdict is that of
-    strictly more than half the seeds; `undetermined` if there is none, or with fewer than two seeds.
-
-    **Interval**, if located: the Student t interval of log(1 + t*) over seeds, joined with the cell of the median seed
-    (of both middle seeds for an even number, and of any seed that ties with them). The cell is part of it because
-    between two fork steps nothing was seen: where inside the cell the crossing lies is what the interpolation assumes,
-    and seeds that agree within one cell would else give an interval finer than the grid can tell. It also makes the
-    interval, which is one for a mean, hold the median. Zeros enter as log(1 + 0) = 0. If any seed is unsettled, `high`
-    is +inf, and such a seed enters `low` as censored at the last fork step. An upper end past the last fork step is
-    +inf too: a crossing there would be seen as +inf, so a number between the two would claim what nobody looked at, and
-    the last fork step itself what the seeds don't bear out. For the other verdicts the ends are 0 and
-    0 (`stable_from_start`), the last fork step and +inf (`chaotic_throughout`), NaN and NaN (`undetermined`).
+    Verdict and interval follow by the rules that `Transition` states.
 
     Args:
         fork_steps: [fork steps] Completed updates at which children were forked: whole, >= 0, increasing.
@@ -130,22 +132,12 @@ def locate_transition(
         BadInput: A ValueError. `fork_steps` negative, fractional, not finite, repeated or not increasing; `values` not
             [replicates, fork steps] or with -inf; `groups` not one label per replicate; `threshold` not finite;
             `confidence` not inside (0, 1).
-
-    References:
-        The definition is DESIGN.md's, "Functions". A threshold on the barrier: Frankle, Dziugaite, Roy, Carbin 2020,
-        arXiv:1912.05671. The phenomenon: arXiv:2505.13900.
     """
+    _check(threshold, confidence, estimand)
     steps = _read_fork_steps(fork_steps)
     numbers = read_values(values, num_fork_steps=steps.size)
     labels = _read_groups(groups, num_replicates=len(numbers))
     curves = list(seed_curves(numbers, labels).values())
-    if not math.isfinite(threshold):
-        raise BadInput(f"threshold must be finite, got {threshold}")
-    if not 0 < confidence < 1:
-        raise BadInput(f"confidence must be inside (0, 1), got {confidence}")
-
-    if estimand not in ESTIMANDS:
-        raise unknown("estimand", estimand, ESTIMANDS)
     seen = [_seen(steps, curve) for curve in curves]
     found = over_seeds(
         [ESTIMANDS[estimand](*one, threshold) for one in seen],
@@ -154,12 +146,18 @@ def locate_transition(
         method=_method(estimand, _is_bimodal(numbers, labels, threshold)),
         confidence=confidence,
     )
-    octaves = [octaves_of_change(*one) for one in seen]
-    return replace(
-        found,
-        octaves=float(np.median(octaves)) if octaves and found.verdict == "located" else math.nan,
-        reopenings=tuple(sorted({step for one in seen for step in reopenings(*one, threshold)})),
-    )
+    octaves = float(np.median([octaves_of_change(*one) for one in seen])) if found.verdict == "located" else math.nan
+    reopened = {step for one in seen for step in reopenings(*one, threshold)}
+    return replace(found, octaves=octaves, reopenings=tuple(sorted(reopened)))
+
+
+def _check(threshold: float, confidence: float, estimand: str) -> None:
+    if not math.isfinite(threshold):
+        raise BadInput(f"threshold must be finite, got {threshold}")
+    if not 0 < confidence < 1:
+        raise BadInput(f"confidence must be inside (0, 1), got {confidence}")
+    if estimand not in ESTIMANDS:
+        raise unknown("estimand", estimand, ESTIMANDS)
 
 
 def _seen(steps: _Array, curve: _Array) -> tuple[_Array, _Array]:
