@@ -133,6 +133,7 @@ def _on_a_space(add: Add) -> list[argparse.ArgumentParser]:
             "--cpus-per-trial", type=int, default=1, metavar="N", help="processors set aside for one trial (default: 1)"
         )
     plan.add_argument("--json", action="store_true", help="print one JSON object")
+    plan.add_argument("--measure", action="store_true", help="time a few steps of each network, and tell the hours")
     look.add_argument("--json", action="store_true", help="print one JSON object")
     for sub in (start, look):
         sub.add_argument("--workers", type=int, metavar="N", help="most trials at a time (default: one per processor)")

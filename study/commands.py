@@ -22,6 +22,7 @@ from study.driver import Means, derive, read_space, study_plan
 from study.evidence import read_evidence
 from study.kernel_transitions import with_kernels
 from study.labels import varying_axes
+from study.measuring import measure, measured_lines
 from study.planner import Plan, make_plan
 from study.proposer import FILE as JOURNAL
 from study.report import FILE as REPORT_FILE
@@ -104,10 +105,11 @@ def plan(arguments: argparse.Namespace) -> int:
     counted = study_plan(space, _root(arguments))
     lacking = driver.lacks(space, driver.settled(means, [space]))
     _warn(f"run would be refused on this machine: {lacking}" if lacking else "")
+    found = measure(counted.jobs) if arguments.measure else []
     if not arguments.json:
-        print(_plan_text(space.name, counted, space.fold))
+        print("\n".join([_plan_text(space.name, counted, space.fold), *measured_lines(found)]))
         return DONE
-    counts = {
+    counts: dict[str, float] = {
         "trials": counted.num_trials,
         "pieces": counted.num_pieces,
         "children": counted.num_children,
@@ -120,6 +122,8 @@ def plan(arguments: argparse.Namespace) -> int:
         "failed": counted.num_failed,
         "running": 0,
     }
+    if arguments.measure:
+        counts["training_hours"] = sum(one.hours for one in found)
     print(to_json(study=space.name, **counts))
     return DONE
 

@@ -194,6 +194,9 @@ def driving(space: Space, root: Path, means: Means, *, is_listed: bool = True) -
     declared = manifest.declare(space, manifest.read_declared(folder))
     if any(DATA[point.data].is_cached for point in space.settings):
         _require_cache(cache_folder())
+    for name in sorted({point.data for point in space.settings}):
+        if fetch := DATA[name].prepare:
+            fetch(cache_folder())
     if means.address is not None:
         _refuse(_lacking(means))
     study = results.create(folder, study=space.name, setting_columns=setting_columns())

@@ -12,7 +12,7 @@ import torch
 from results.files import json_bytes
 from study.pinned import pin
 from twophase.children import Todo, is_width_fixed
-from twophase.config import Setting, digest
+from twophase.config import Setting, Value, digest
 from twophase.data import Dataset
 from twophase.width import bytes_per_lane, measure_width
 
@@ -53,8 +53,12 @@ def lane_width(study: Path, setting: Setting, dataset: Dataset, todo: Todo, gpu_
 
 def _key(setting: Setting, dataset: Dataset, device: torch.device) -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    leaves = {leaf: value for leaf, value in setting.identity().items() if leaf not in _OUTSIDE}
-    return digest({"device_name": name, "input_shape": dataset.input_shape, **leaves})
+    return digest({"device_name": name, "input_shape": dataset.input_shape, **cost_leaves(setting)})
+
+
+def cost_leaves(setting: Setting) -> dict[str, Value]:
+    """The leaves that a step's cost hangs on."""
+    return {leaf: value for leaf, value in setting.identity().items() if leaf not in _OUTSIDE}
 
 
 def _memory_bytes(device: torch.device, gpu_share: float) -> int:

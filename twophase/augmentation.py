@@ -9,6 +9,8 @@ from torch import Tensor
 SHIFT_FRACTION = 8
 """A shift is at most an eighth of a dimension, as 4 of 32 pixels are."""
 
+MIRRORED_FRACTION = 0.5
+
 Augmentation = Callable[[Tensor, int, torch.Generator], Tensor]
 """(minibatch [..., B, channels, *positions], number of dimensions of the positions, stream) -> minibatch."""
 
@@ -36,6 +38,25 @@ def shift(inputs: Tensor, num_dims: int, generator: torch.Generator) -> Tensor:
     return inputs
 
 
+def flip_shift(inputs: Tensor, num_dims: int, generator: torch.Generator) -> Tensor:
+    """Mirror every other example, by chance, along the last dimension; then shift it.
+
+    In two dimensions this is the usual augmentation of CIFAR: horizontal flip and random crop (He et al. 2016).
+
+    Args:
+        inputs: As `shift` takes it.
+        num_dims: Number of dimensions of the positions, 1 or 2.
+        generator: CPU stream of this step.
+
+    Returns:
+        The minibatch, mirrored and shifted.
+    """
+    batch = inputs.shape[-num_dims - 2]
+    is_mirrored = torch.rand(batch, generator=generator).to(inputs.device) < MIRRORED_FRACTION
+    is_mirrored = is_mirrored.view(batch, *[1] * (num_dims + 1))
+    return shift(torch.where(is_mirrored, inputs.flip(-1), inputs), num_dims, generator)
+
+
 def _moved(inputs: Float[Tensor, "..."], offsets: Int[Tensor, " B"], dim: int, num_dims: int) -> Float[Tensor, "..."]:
     """Put at each position what stood `offset` before it, 0 where that is outside."""
     size = inputs.shape[dim]
@@ -47,4 +68,4 @@ def _moved(inputs: Float[Tensor, "..."], offsets: Int[Tensor, " B"], dim: int, n
     return moved * ((source >= 0) & (source < size))
 
 
-AUGMENTATIONS: dict[str, Augmentation | None] = {"none": None, "shift": shift}
+AUGMENTATIONS: dict[str, Augmentation | None] = {"none": None, "shift": shift, "flip_shift": flip_shift}

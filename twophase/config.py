@@ -324,6 +324,9 @@ def _check_together(made: Setting) -> None:
             f"num_train + num_test must be <= {source.max_examples} for data '{made.data}', "
             f"got {made.num_train} + {made.num_test} = {total}"
         )
+    for name, most in (("num_train", source.max_train), ("num_test", source.max_test)):
+        if most and getattr(made, name) > most:
+            raise BadInput(f"{name} must be <= {most:,} for data '{made.data}', got {getattr(made, name):,}")
     if made.optimizer == "nesterov" and made.momentum == 0:
         raise BadInput("momentum must be > 0 with optimizer 'nesterov', got 0")
     if made.warmup_steps >= made.num_steps:

@@ -11,10 +11,11 @@ from twophase import lanes
 from twophase.config import Setting
 from twophase.data import Dataset
 from twophase.lanes import MIN_LANES
-from twophase.training import DTYPES, LaneTrainer, initial_state, reference_order
+from twophase.training import DTYPES, TRAINERS, LaneTrainer, initial_state, reference_order
 
 CANDIDATES = (16, 32, 64, 128, 256, 512)
 TIMED_STEPS = 3
+ENOUGH_SECONDS = 3.0
 WORTHWHILE = 0.97
 """A wider batch must cost less than this share of a narrower one's time per child: else it only takes memory."""
 
@@ -57,7 +58,7 @@ def measure_width(setting: Setting, dataset: Dataset, device: torch.device, *, m
     timed: dict[int, float] = {}
     best = widest
     for width in sorted({min(width, widest) for width in (*CANDIDATES, widest)}):
-        timed[width] = _seconds(setting, data, one_lane, width) / (width - 2)
+        timed[width] = step_seconds(setting, data, one_lane, width) / (width - 2)
         if len(timed) == 1 or timed[width] < WORTHWHILE * timed[best]:
             best = width
         elif timed[width] > timed[best] / WORTHWHILE:
@@ -65,9 +66,19 @@ def measure_width(setting: Setting, dataset: Dataset, device: torch.device, *, m
     return Width(best, timed, per_lane)
 
 
-def _seconds(setting: Setting, data: Dataset, one_lane: lanes.LaneState, width: int) -> float:
-    """Median seconds of a step of `width` lanes."""
-    trainer = LaneTrainer(setting, data, lanes.take(one_lane, [0] * width), seed=0)
+def step_seconds(setting: Setting, data: Dataset, one_lane: lanes.LaneState, width: int) -> float:
+    """Train a few steps and time them; of slow ones fewer.
+
+    Args:
+        setting: What is trained.
+        data: Its data, where it is to be trained, in its precision.
+        one_lane: State of a network there.
+        width: Number of lanes K.
+
+    Returns:
+        Median seconds of a step of all lanes.
+    """
+    trainer = TRAINERS[setting.engine](setting, data, lanes.take(one_lane, [0] * width), seed=0)
     order = [reference_order(setting, 0)]
     trainer.advance(1, order)
     taken = []
@@ -77,6 +88,8 @@ def _seconds(setting: Setting, data: Dataset, one_lane: lanes.LaneState, width: 
         trainer.advance(trainer.step + 1, order)
         _wait(data)
         taken.append(time.perf_counter() - began)
+        if sum(taken) > ENOUGH_SECONDS:
+            break
     return statistics.median(taken)
 
 

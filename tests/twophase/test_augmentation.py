@@ -5,7 +5,7 @@ import torch
 from samples import SHAPES, small_dataset, small_setting
 
 from twophase import lanes
-from twophase.augmentation import AUGMENTATIONS, shift
+from twophase.augmentation import AUGMENTATIONS, flip_shift, shift
 from twophase.seeding import stream
 from twophase.training import LaneTrainer, initial_state, learning_rate, reference_order
 
@@ -33,12 +33,25 @@ def test_a_shift_against_a_naive_loop(shape):
     assert not torch.equal(moved, inputs)
 
 
+@pytest.mark.parametrize("augment", [shift, flip_shift])
 @pytest.mark.parametrize("shape", [(9, 2, 20), (9, 3, 17, 8)], ids=["1d", "2d"])
-def test_every_lane_sees_the_same_draw(shape):
+def test_every_lane_sees_the_same_draw(shape, augment):
     inputs = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
-    together = shift(inputs, len(shape) - 2, stream(0, "augmentation", 3))
+    together = augment(inputs, len(shape) - 2, stream(0, "augmentation", 3))
     for lane in range(4):
-        assert torch.equal(together[lane], shift(inputs[lane], len(shape) - 2, stream(0, "augmentation", 3)))
+        assert torch.equal(together[lane], augment(inputs[lane], len(shape) - 2, stream(0, "augmentation", 3)))
+
+
+def test_about_half_of_the_images_are_mirrored_left_to_right_and_then_shifted():
+    inputs = torch.randn(2000, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = flip_shift(inputs, 2, stream(0, "augmentation", 3))
+    generator = stream(0, "augmentation", 3)
+    is_mirrored = torch.rand(2000, generator=generator) < 0.5
+    assert 900 < int(is_mirrored.sum()) < 1100  # standard deviation 22
+    expected = torch.stack(
+        [image.flip(-1) if mirrored else image for image, mirrored in zip(inputs, is_mirrored, strict=True)]
+    )
+    assert torch.equal(found, shift(expected, 2, generator))
 
 
 def test_shifts_reach_an_eighth_both_ways_and_no_further():

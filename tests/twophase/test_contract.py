@@ -146,11 +146,18 @@ from twophase.models import MODELS
 from twophase.optimizers import OPTIMIZERS
 from twophase.subject import Subject
 from twophase.training import LaneTrainer, initial_state, reference_order
+from tests import cifar_samples
 import mnist1d.data, sklearn.datasets
 
 def state():
     return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
 
+class Patch:
+    setitem = staticmethod(dict.__setitem__)
+
+for name in cifar_samples.NAMES:
+    cifar_samples.make_small(name, Patch)
+    cifar_samples.write_binary(name, Path(sys.argv[1]))
 before = state()
 for name, model in [*((name, "mlp") for name in DATA), *(("synthetic", model) for model in MODELS)]:
     dataset = DATA[name].load(60, 20, 3, Path(sys.argv[1]))

@@ -9,7 +9,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import cifar_samples
 from twophase.data import DATA, digits, mnist1d, stratified
+
+
+@pytest.fixture(autouse=True)
+def _cifar_is_there(tmp_path, monkeypatch):
+    """Small files in CIFAR's own format, wherever a test looks for them."""
+    for name in cifar_samples.NAMES:
+        cifar_samples.make_small(name, monkeypatch)
+        for folder in (tmp_path, tmp_path / "a", tmp_path / "b"):
+            cifar_samples.write_binary(name, folder)
+
 
 FIELDS = ("train_inputs", "train_labels", "test_inputs", "test_labels")
 
@@ -28,9 +39,10 @@ def test_sizes_are_exact(name, num_train, num_test, tmp_path):
     assert made.test_labels.shape == (num_test,)
     assert made.train_inputs.dtype == made.test_inputs.dtype == torch.float32
     assert made.train_labels.dtype == made.test_labels.dtype == torch.int64
-    assert made.num_classes == DATA[name].num_classes == 10
-    assert set(torch.cat([made.train_labels, made.test_labels]).tolist()) <= set(range(10))
-    assert made.input_shape == {"mnist1d": (1, 40), "digits": (1, 8, 8), "synthetic": (1, 32)}[name]
+    assert made.num_classes == DATA[name].num_classes == (100 if name == "cifar100" else 10)
+    assert set(torch.cat([made.train_labels, made.test_labels]).tolist()) <= set(range(made.num_classes))
+    shapes = {"mnist1d": (1, 40), "digits": (1, 8, 8), "synthetic": (1, 32)}
+    assert made.input_shape == DATA[name].input_shape == shapes.get(name, (3, 32, 32))
 
 
 @pytest.mark.parametrize("name", sorted(DATA))
@@ -119,8 +131,8 @@ def test_a_file_is_never_seen_half_written(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez", crash)
     with pytest.raises(OSError, match="disk full"):
-        mnist1d.load(10, 10, 0, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        mnist1d.load(10, 10, 0, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 70), st.integers(0, 3))

@@ -1,11 +1,16 @@
 """What every data set becomes: four tensors and the number of classes."""
 
+import os
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from twophase.seeding import stream
@@ -58,7 +63,11 @@ class Source:
         num_classes: Number of classes C.
         defaults: Default of each setting leaf that the data set has.
         max_examples: Greatest num_train + num_test, or 0 for no bound.
+        max_train: Greatest num_train, or 0 for no bound of its own.
+        max_test: Greatest num_test, or 0 for no bound of its own.
         is_cached: Whether it is generated into the cache folder, or kept there.
+        prepare: (cache folder) -> nothing; sees that its files are there or fetches them, and says in one line what is
+            missing (BadInput). None where nothing has to be there.
     """
 
     load: Loader
@@ -66,7 +75,10 @@ class Source:
     num_classes: int
     defaults: Mapping[str, int]
     max_examples: int = 0
+    max_train: int = 0
+    max_test: int = 0
     is_cached: bool = False
+    prepare: Callable[[Path], None] | None = None
 
 
 def stratified(labels: Int[Tensor, " N"], size: int, *, seed: int, purpose: str) -> Int[Tensor, " n"]:
@@ -90,3 +102,17 @@ def stratified(labels: Int[Tensor, " N"], size: int, *, seed: int, purpose: str)
         members = order[labels[order] == label]
         ranks[members] = (torch.arange(count, dtype=torch.float64) + 0.5) / max(count, 1)
     return order[ranks[order].argsort(stable=True)[:size]].sort().values
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write a cached file of arrays so that two processes at once both end with a whole one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".npz")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import random
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -15,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from twophase.data.dataset import Dataset, Source
+from twophase.data.dataset import Dataset, Source, write_arrays
 
 NUM_CLASSES = 10
 
@@ -36,7 +34,7 @@ def load(num_train: int, num_test: int, data_seed: int, cache: Path) -> Dataset:
     identity = json.dumps({"mnist1d": version("mnist1d"), "numpy": np.__version__, **request}, sort_keys=True)
     path = cache / f"mnist1d-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
     if not path.exists():
-        _write_atomically(path, _generate(num_train, num_test, data_seed))
+        write_arrays(path, _generate(num_train, num_test, data_seed))
     with np.load(path) as arrays:
         return Dataset(
             torch.from_numpy(arrays["x"]).unsqueeze(1),
@@ -75,20 +73,6 @@ def _global_seeds_kept() -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)  # noqa: NPY002
-
-
-def _write_atomically(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """Write so that two processes at once both end with a whole file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".npz")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 SOURCE = Source(
