@@ -25,7 +25,7 @@ def test_a_width_is_measured_once_and_pinned(tmp_path, in_process, monkeypatch):
     monkeypatch.setattr(widths, "ALWAYS_TOGETHER", 4)
     monkeypatch.setattr(width, "CANDIDATES", (6,))
     # Wider costs more per child: six lanes it is, whatever this machine makes of it.
-    monkeypatch.setattr(width, "_seconds", lambda *arguments: float(arguments[-1] ** 2))
+    monkeypatch.setattr(width, "step_seconds", lambda *arguments: float(arguments[-1] ** 2))
     found = study.launch(SPACE, tmp_path)
     (pinned,) = found.path.glob(f"{widths.FOLDER}/*.json")
     content = json.loads(pinned.read_text())
@@ -48,7 +48,7 @@ def test_a_width_is_measured_once_and_pinned(tmp_path, in_process, monkeypatch):
 
 @pytest.mark.parametrize(("memory_lanes", "expected"), [(0, 4), (9, 9), (1000, 20)])
 def test_a_width_stays_within_memory(tmp_path, monkeypatch, memory_lanes, expected):
-    monkeypatch.setattr(width, "_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(width, "step_seconds", lambda *_: 1.0)
     point = setting({**SPACE["base"], **SPACE["settings"][0]})
     dataset = DATA["digits"].load(200, 50, point.data_seed, tmp_path)
     cpu = torch.device("cpu")
