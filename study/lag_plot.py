@@ -11,7 +11,8 @@ from study.panels import say_empty, step_axis
 from study.shown_rows import setting_panels
 
 MOST_LAGS = 4
-LEAST_PAIRS = 3
+LEAST_PLACES = 4
+"""Of later checkpoints that have an earlier one at a lag."""
 TOLERANCE = 0.25
 """Lags that differ by this share of the one named are taken for it: checkpoints are where they are."""
 
@@ -24,7 +25,7 @@ def lag_figure(cone: pd.DataFrame, axes: Sequence[str]) -> Figure | None:
         axes: Leaves that tell settings apart.
 
     Returns:
-        The figure; None where no lag has three pairs of checkpoints.
+        The figure; None where no lag has pairs of checkpoints at four places.
     """
     rows = lagged(cone)
     if rows.empty:
@@ -69,8 +70,8 @@ def _chosen(pairs: pd.DataFrame) -> list[float]:
     for lag in np.sort(np.unique(lags)):
         if lag > lags.max() / 2 or len(chosen) == MOST_LAGS:
             break
-        is_apart = not chosen or lag >= 2 * chosen[-1]
-        if is_apart and int((np.abs(lags - lag) <= TOLERANCE * lag).sum()) >= LEAST_PAIRS and lag >= lags.max() / 64:
+        places = pairs.loc[np.abs(lags - lag) <= TOLERANCE * lag, "step_j"].nunique()
+        if places >= LEAST_PLACES and lag >= lags.max() / 64 and (not chosen or lag >= 2 * chosen[-1]):
             chosen.append(float(lag))
     return chosen
 

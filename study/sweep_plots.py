@@ -19,6 +19,8 @@ from study.summary import records
 
 LEAST_SMALL, MOST_SMALL, SMALL_COLUMNS = 3, 60, 6
 MOST_COLOURED = len(COLOURS)
+STEEPEST = 50.0
+"""Nats per octave, as good as upright."""
 
 
 def overview_figure(
@@ -141,10 +143,9 @@ def _law(panel: Axes, points: pd.DataFrame, axis: str, row: Mapping[str, Any]) -
     steps = points["step"].where(np.isfinite(points["step"]), points["low"]).clip(lower=1.0)
     centre_x, centre_y = float(np.log2(points[axis]).mean()), float(np.log(steps).mean())
     grid = np.linspace(float(np.log2(points[axis]).min()), float(np.log2(points[axis]).max()), 50)
-    line, low, high = (
-        np.exp(centre_y + math.log(float(row[name])) * (grid - centre_x))
-        for name in ("per_octave", "ci_low", "ci_high")
-    )
+    with np.errstate(divide="ignore"):  # an open end is a power without bound
+        powers = np.log([float(row[name]) for name in ("per_octave", "ci_low", "ci_high")]).clip(-STEEPEST, STEEPEST)
+    line, low, high = (np.exp(centre_y + power * (grid - centre_x)) for power in powers)
     panel.plot(2.0**grid, line, color="black", linewidth=1.4, label="fitted power")
     bottom, top = panel.get_ylim()
     reach = (float(steps.min()) / 4, float(steps.max()) * 4)

@@ -81,7 +81,8 @@ def test_it_asks_nothing_of_a_network_and_shows_every_figure(whole):
     assert all(link.startswith(("data:", "#")) for link in read.links), "something lies outside"
     assert "default-src 'none'" in read.text
     figures = {file.stem for file in (whole.path / "figures").glob("*.svg")}
-    assert figures == {"barrier", "comparison", "disagreement", "dose", "kernel_distance", "learning_curves", "switch"}
+    over_steps = {"barrier", "boundary", "disagreement", "divergence", "dose", "path"}
+    assert figures == {*over_steps, "comparison", "kernel_distance", "learning_curves", "switch"}
     assert len(read.images) == len(figures)
     assert all(len(image["alt"]) > 20 and "nan" not in image["alt"] for image in read.images)
     (kernels,) = [image["alt"] for image in read.images if "full kernel" in image["alt"]]
