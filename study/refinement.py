@@ -46,8 +46,19 @@ class Bracket:
         return (1 + self.high) / (1 + self.low)
 
 
+def lattice(factor: float, end: int) -> list[int]:
+    """Steps from 0 below an end that are at most a factor apart in 1 + t, or one step: where all seeds are cut.
+
+    One lattice for all, so that seeds share fork steps, and a dense grid of that resolution has every row of theirs.
+    """
+    steps = [0]
+    while steps[-1] < end:
+        steps.append(max(steps[-1] + 1, math.floor((1 + steps[-1]) * factor + 1e-9) - 1))
+    return steps[:-1] if end else []
+
+
 def cuts(bracket: Bracket, factor: float, most: int = MOST_CUTS) -> list[int]:
-    """Fork steps inside a bracket, evenly spaced in log(1 + t), no more than its cells need to be narrow enough.
+    """Fork steps inside a bracket: of the lattice's steps there as many as are wanted, evenly spaced among them.
 
     Args:
         bracket: The bracket.
@@ -57,12 +68,12 @@ def cuts(bracket: Bracket, factor: float, most: int = MOST_CUTS) -> list[int]:
     Returns:
         Steps, ascending; none where it is narrow enough, or has no step inside.
     """
-    if bracket.ratio <= factor * (1 + 1e-12) or bracket.high - bracket.low < 2:
+    if bracket.ratio <= factor * (1 + 1e-9):
         return []
-    needed = math.ceil(math.log(bracket.ratio) / math.log(factor) - 1e-9) - 1
-    number = max(1, min(most, needed))
-    places = np.linspace(math.log1p(bracket.low), math.log1p(bracket.high), number + 2)[1:-1]
-    return sorted({min(max(round(math.expm1(place)), bracket.low + 1), bracket.high - 1) for place in places})
+    inside = [step for step in lattice(factor, bracket.high) if step > bracket.low]
+    number = min(most, len(inside))
+    places = np.linspace(0, len(inside) + 1, number + 2)[1:-1].round().astype(int) - 1
+    return [inside[place] for place in dict.fromkeys(places.tolist())]
 
 
 def brackets(
