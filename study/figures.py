@@ -109,7 +109,6 @@ def _heatmap_pictures(chaos: pd.DataFrame, found: pd.DataFrame, axes: Sequence[s
 def _pair_pictures(tables: Mapping[str, pd.DataFrame], found: pd.DataFrame, axes: Sequence[str]) -> list[Picture]:
     """Boundary, divergence and loss along the path, of the tables that are there."""
     chaos, made = tables["chaos"], []
-    labels = setting_labels(chaos, axes)
     boundary, divergence, path, growth = (
         tables.get(name, pd.DataFrame()) for name in ("boundary", "divergence", "path", "growth")
     )
@@ -117,15 +116,15 @@ def _pair_pictures(tables: Mapping[str, pd.DataFrame], found: pd.DataFrame, axes
         sizes = sorted(set(chaos.loc[chaos["perturbation"].isin(rows["perturbation"]), "magnitude"]))
         figure = boundary_figure(boundary, found, sizes, axes)
         if figure is not None:
-            alt = f"Critical magnitude over fork step. {boundary_words(rows, labels)}"
+            alt = f"Critical magnitude over fork step. {boundary_words(rows, setting_labels(rows, axes))}"
             made.append(Picture("boundary", "How large must a push be?", captions.BOUNDARY, figure, alt))
     if len(divergence):
         growth = growth if len(growth) else pd.DataFrame(columns=["setting_key", "fork_step", "growth_rate", "window"])
         figure = divergence_figure(divergence, growth, found, axes)
-        alt = f"Distance to the reference since the fork. {divergence_words(divergence, found, labels)}"
+        alt = f"Distance to the reference since the fork. {divergence_words(divergence, found, setting_labels(divergence, axes))}"
         made.append(Picture("divergence", "How children part", captions.DIVERGENCE, figure, alt))
     if len(path):
-        alt = f"Test loss between reference and child. {path_words(path, found, labels)}"
+        alt = f"Test loss between reference and child. {path_words(path, found, setting_labels(path, axes))}"
         made.append(Picture("path", "Loss along the path", captions.PATHS, path_figure(path, found, axes), alt))
     return made
 
