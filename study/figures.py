@@ -121,7 +121,8 @@ def _pair_pictures(tables: Mapping[str, pd.DataFrame], found: pd.DataFrame, axes
     if len(divergence):
         growth = growth if len(growth) else pd.DataFrame(columns=["setting_key", "fork_step", "growth_rate", "window"])
         figure = divergence_figure(divergence, growth, found, axes)
-        alt = f"Distance to the reference since the fork. {divergence_words(divergence, found, setting_labels(divergence, axes))}"
+        words = divergence_words(divergence, found, setting_labels(divergence, axes))
+        alt = f"Distance to the reference since the fork. {words}"
         made.append(Picture("divergence", "How children part", captions.DIVERGENCE, figure, alt))
     if len(path):
         alt = f"Test loss between reference and child. {path_words(path, found, setting_labels(path, axes))}"
