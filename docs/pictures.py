@@ -11,7 +11,7 @@ import results
 
 def draw(study: results.Study) -> None:
     """The test loss on the straight line from the reference to children of several fork steps."""
-    wanted = [("model", "==", "cnn"), ("seed", "==", 0), ("perturbation", "==", "gaussian"), ("direction", "==", 0)]
+    wanted = [("model", "==", "mlp"), ("seed", "==", 0), ("perturbation", "==", "gaussian"), ("direction", "==", 0)]
     path = study.table("path", filters=wanted)
     path = path[path["magnitude"] == path["magnitude"].max()]
     steps = sorted(path["fork_step"].unique())

@@ -1,4 +1,4 @@
-"""The documentation site builds without a warning and asks nothing of the network; cluster files have the right form."""
+"""The documentation site builds without a warning, asks nothing of the network; cluster files have the right form."""
 
 import re
 import shlex
