@@ -1,14 +1,16 @@
-"""Writes the pages of docs/ that follow from the code: tables and columns, settings and their defaults.
+"""Writes the pages of docs/ that follow from the code: tables and columns, settings and their defaults, commands.
 
 `make docs` after a change; a test fails where a page is out of date.
 """
 
-from collections.abc import Iterable
+import argparse
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from results import TABLES, VERSION
 from results.schema import IDENTITY, Table
 from search_spaces import preset_names, preset_summary
+from study import cli, completion, manual
 from twophase.config import LEAVES, Leaf, one_of, setting
 from twophase.data import DATA
 from twophase.directions import PERTURBATIONS
@@ -166,7 +168,43 @@ def _names(table: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in table)
 
 
-PAGES = {"tables.md": tables_page, "settings.md": settings_page}
+def commands_page() -> str:
+    """Commands with their arguments, examples and exit statuses, from the parsers."""
+    every = manual.Page("", (), found="some trials failed, or a check found something", is_long=True).statuses
+    parts = [
+        "# Commands\n",
+        NOTE,
+        manual.ABOUT + " Answers go to stdout, progress and warnings to stderr; `--json` prints one object, with null",
+        "for numbers that are not finite. `twophase COMMAND --help` says what stands here.\n",
+        _two_columns("exit status", "when", every),
+        "",
+        _two_columns("environment", "meaning", {f"`{name}`": does for name, does in manual.VARIABLES.items()}),
+    ]
+    parsers = completion.command_parsers(cli.parser())
+    return "\n".join([*parts, *(_command_section(name, parser) for name, parser in parsers.items()), ""])
+
+
+def _command_section(name: str, parser: argparse.ArgumentParser) -> str:
+    page = manual.PAGES[name]
+    usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
+    lines = [f"\n## `{name}`\n", f"{page.does[0].upper()}{page.does[1:]}.\n", *(f"{text}\n" for text in page.about)]
+    lines += [f"```text\n{usage}\n```\n", "| argument | meaning |", "|---|---|"]
+    for action in parser._actions:
+        shown = ", ".join(action.option_strings) or str(action.metavar)
+        value = f" {action.metavar or action.dest.upper()}" if action.option_strings and action.nargs != 0 else ""
+        lines.append(f"| `{shown}{value}` | {action.help} |".replace("F|auto", "F\\|auto"))
+    width = max(map(len, page.examples))
+    lines += ["\n```sh", *(f"{command:{width}}  # {why}" for command, why in page.examples.items()), "```"]
+    if page.found:
+        lines.append(f"\nExit status 1: {page.found}.")
+    return "\n".join(lines)
+
+
+def _two_columns(head: str, other: str, table: Mapping[str, str]) -> str:
+    return "\n".join([f"| {head} | {other} |", "|---|---|", *(f"| {name} | {does} |" for name, does in table.items())])
+
+
+PAGES = {"tables.md": tables_page, "settings.md": settings_page, "commands.md": commands_page}
 
 if __name__ == "__main__":
     for file, make in PAGES.items():

@@ -4,7 +4,7 @@ from results.commits import STATUSES, TRIAL_COLUMNS, Commit, CommittedFile, requ
 from results.errors import LeaseHeld, LeaseLost, SchemaError, StudyError
 from results.heartbeat import Heartbeat, beat, end_beat, running
 from results.integrity import Finding, check
-from results.layout import is_study, require_room, studies_in
+from results.layout import SCHEMA_FILE, is_study, require_room, studies_in
 from results.lease import Lease, live_holder
 from results.packs import compact, read_commits
 from results.places import is_remote, place
@@ -15,6 +15,7 @@ from results.tables import TABLES
 
 __all__ = [
     "IDENTITY",
+    "SCHEMA_FILE",
     "STATUSES",
     "TABLES",
     "TRIAL_COLUMNS",

@@ -7,7 +7,15 @@ from search_spaces.growth_block import Growth
 from search_spaces.refine import Refine
 from search_spaces.search_block import GOALS, Search
 from search_spaces.search_space import SearchSpace, load_search
-from search_spaces.source import parse_overrides, preset_names, preset_summary, preset_text, read_source, space_yaml
+from search_spaces.source import (
+    override_keys,
+    parse_overrides,
+    preset_names,
+    preset_summary,
+    preset_text,
+    read_source,
+    space_yaml,
+)
 from search_spaces.space import Space, load
 from search_spaces.switch_block import Switch
 from search_spaces.training_block import Training
@@ -27,6 +35,7 @@ __all__ = [
     "Training",
     "load",
     "load_search",
+    "override_keys",
     "parse_overrides",
     "preset_names",
     "preset_summary",

@@ -133,12 +133,12 @@ def apply_overrides(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[s
 
 def _unknown_override(key: str, block: str) -> BadInput:
     """Name what stands near the key: its block's own keys where it has one, else the nearest and where all are."""
-    if get_close_matches(key, _known_keys(), n=1) == ["name"]:
+    if get_close_matches(key, override_keys(), n=1) == ["name"]:
         return BadInput(f"name can't be laid over a space, got key {key!r}; use --name, or launch(…, name=…)")
     if block in BLOCKS:
         return unknown("key", key, [f"{block}.{name}" for name in BLOCKS[block]])
     blocks = ", ".join(f"{name}.<key>" for name in BLOCKS if "." not in name)
-    return unknown("key", key, _known_keys(), see=f"docs/space.md: settings, {blocks}, axes.<setting>, seeds, fold")
+    return unknown("key", key, override_keys(), see=f"docs/space.md: settings, {blocks}, axes.<setting>, seeds, fold")
 
 
 def space_yaml(source: Mapping[str, Any]) -> str:
@@ -152,7 +152,8 @@ def space_yaml(source: Mapping[str, Any]) -> str:
     return stream.getvalue()
 
 
-def _known_keys() -> list[str]:
+def override_keys() -> list[str]:
+    """Keys that ``--set`` knows: settings, keys of blocks, whole blocks."""
     inner = [f"{block}.{name}" for block, names in BLOCKS.items() for name in names]
     return [*LEAVES, *inner, *TOP]
 

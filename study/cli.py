@@ -3,21 +3,24 @@
 import argparse
 import contextlib
 import os
+import platform
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from importlib import metadata
+from typing import Any, NoReturn
 
 from threadpoolctl import threadpool_limits
 
 import results
-from study import commands
+from study import commands, completion, manual
 from study.cluster import EnvironmentFault, Terminated
 from study.resources import AUTO
+from twophase import __version__
 from twophase.errors import BadInput
 
 Command = Callable[[argparse.Namespace], int]
-Add = Callable[[str, str, Command, str], argparse.ArgumentParser]
-"""(name, what it does, function, example) -> the command's parser."""
+Add = Callable[[str, Command], argparse.ArgumentParser]
+"""(name, function) -> the command's parser; what is said of it stands in `study.manual`."""
 
 BAD_INPUT, ENVIRONMENT = 2, 3
 BY_SIGNAL = 128
@@ -80,17 +83,55 @@ def _close_output() -> None:
 
 def parser() -> Parser:
     """Every command with its arguments."""
-    top = Parser(prog="twophase", description="Find where training goes from chaotic to stable.")
-    known = top.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
+    top = Parser(
+        prog="twophase",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=manual.wrapped([manual.ABOUT]),
+        epilog=manual.closing(),
+    )
+    top.add_argument("--version", action=Version, nargs=0, help="print the version of this and what it stands on")
+    top.set_defaults(command=_greet)
+    known = top.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
 
-    def add(name: str, does: str, command: Command, example: str) -> argparse.ArgumentParser:
-        sub = known.add_parser(name, help=does, description=does, epilog=f"example: {example}")
+    def add(name: str, command: Command) -> argparse.ArgumentParser:
+        page = manual.PAGES[name]
+        sub = known.add_parser(
+            name,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            help=page.does,
+            description=manual.wrapped([f"{page.does[0].upper()}{page.does[1:]}.", *page.about]),
+            epilog=manual.page_closing(page),
+        )
         sub.set_defaults(command=command)
         return sub
 
     for sub in (*_on_a_space(add), *_on_a_study(add)):
         sub.add_argument("--root", metavar="DIR", help=f"folder of studies (default: {commands.ROOT})")
+    shell = add("completion", _print_completion)
+    shell.add_argument("shell", metavar="SHELL", choices=completion.SHELLS, help=", ".join(completion.SHELLS))
     return top
+
+
+def _greet(_: argparse.Namespace) -> int:
+    """Called with nothing: a command is missing, and somebody is new here."""
+    print(manual.first_words(commands.ROOT), file=sys.stderr)
+    return BAD_INPUT
+
+
+def _print_completion(arguments: argparse.Namespace) -> int:
+    print(completion.script(arguments.shell, parser()), end="")
+    return commands.DONE
+
+
+class Version(argparse.Action):
+    """Prints the versions, and ends the command."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        """Print and leave."""
+        beside = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "ray"))
+        print(f"twophase {__version__} ({beside}, Python {platform.python_version()})")
+        parser.exit()
+        raise AssertionError("exit returned")
 
 
 def _number_or_auto(text: str) -> float | str:
@@ -102,20 +143,9 @@ def _number_or_auto(text: str) -> float | str:
 
 def _on_a_space(add: Add) -> list[argparse.ArgumentParser]:
     """The commands that take a space, and the list of presets."""
-    spaces = add("spaces", "list the presets, or print one", commands.spaces, "twophase spaces quick > my_sweep.yaml")
+    spaces = add("spaces", commands.spaces)
     spaces.add_argument("name", metavar="NAME", nargs="?", help="a preset: print it as YAML to start from")
-    plan = add(
-        "plan", "count what a space would run, and what is there", commands.plan, "twophase plan quick --set seeds=5"
-    )
-    start = add(
-        "run", "run a space, or what is missing of it", commands.run, "twophase run quick --set chaos.magnitudes=[1e-3]"
-    )
-    look = add(
-        "search",
-        "let Optuna choose the settings, for the goals that the space names",
-        commands.search,
-        "twophase search earliest --set search.num_settings=20",
-    )
+    plan, start, look = add("plan", commands.plan), add("run", commands.run), add("search", commands.search)
     for sub in (plan, start, look):
         sub.add_argument("space", metavar="SPACE", help="a preset's name or a YAML file")
         sub.add_argument("--name", help="name of the study, in place of the space's own")
@@ -144,21 +174,14 @@ def _on_a_space(add: Add) -> list[argparse.ArgumentParser]:
 
 def _on_a_study(add: Add) -> list[argparse.ArgumentParser]:
     """The commands that take a study."""
-    locate = add(
-        "locate", "print the transition of each setting", commands.locate, "twophase locate quick --by model --json"
-    )
+    status, locate = add("status", commands.status), add("locate", commands.locate)
+    compare, more = add("compare", commands.compare), add("more", commands.more)
     locate.add_argument("--by", action="append", metavar="AXIS", help="pool over all axes but these; repeatable")
-    compare = add(
-        "compare",
-        "print ratios between settings, and trends over numeric axes",
-        commands.compare,
-        "twophase compare depth_lr --by lr --by depth",
-    )
     compare.add_argument(
         "--by", action="append", required=True, metavar="AXIS", help="a setting, or magnitude; repeatable"
     )
     for sub in (locate, compare):
-        sub.add_argument("--indicator", help="another indicator than the primary")
+        sub.add_argument("--indicator", metavar="INDICATOR", help="another indicator than the primary")
         sub.add_argument("--magnitude", type=float, help="another magnitude than the primary's")
         sub.add_argument("--json", action="store_true", help="print one JSON object")
         sub.add_argument(
@@ -167,23 +190,15 @@ def _on_a_study(add: Add) -> list[argparse.ArgumentParser]:
             nargs="+",
             help="a study's folder or its name under the root; several are read as one",
         )
-    more = add(
-        "more",
-        "tell which seeds and fork steps to add for a wanted precision",
-        commands.more,
-        "twophase more quick --ratio 1.5",
-    )
     more.add_argument(
         "--ratio", type=float, default=1.5, metavar="R", help="the interval's upper end over its lower (default: 1.5)"
     )
     more.add_argument("--json", action="store_true", help="print one JSON object")
-    status = add("status", "tell how far a study is, and what failed", commands.status, "twophase status quick")
     shown = status.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print one JSON object")
     shown.add_argument("--watch", action="store_true", help="print it again every two seconds while a driver runs")
-    report = add("report", "write the report and its figures", commands.report, "twophase report quick")
-    check = add("check", "prove a study's store whole", commands.check, "twophase check quick")
-    compact = add("compact", "put many small files into few, same rows", commands.compact, "twophase compact quick")
+    report, check = add("report", commands.report), add("check", commands.check)
+    compact = add("compact", commands.compact)
     for sub in (more, status, report, check, compact):
         sub.add_argument("study", metavar="STUDY", help="a study's folder or its name under the root")
     return [locate, compare, more, status, report, check, compact]

@@ -1,7 +1,6 @@
 """What each command does: arguments in, answers on stdout, exit status out."""
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from study.report import write_report
 from study.search_summary import search_records, search_text
 from study.status import failure_lines, partial_text, read_status, status_text
 from study.summary import aligned, located_text, records, to_json
+from study.terminal import is_live
 from study.together import Together, read_together
 from twophase.config import LEAVES
 from twophase.errors import BadInput, unknown
@@ -297,7 +297,7 @@ def status(arguments: argparse.Namespace) -> int:
     study = _open(arguments)
     found = read_status(study)
     while arguments.watch:
-        clear = "\x1b[H\x1b[J" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else ""
+        clear = "\x1b[H\x1b[J" if is_live(sys.stdout) else ""
         print(f"{clear}{status_text(found)}", flush=True)
         if not found.driver:
             return FOUND if found.failures else DONE

@@ -6,6 +6,8 @@ from typing import Any
 
 from ray import tune
 
+from study.terminal import is_live
+
 LINE_SECONDS, LIVE_SECONDS = 15.0, 0.5
 
 
@@ -66,10 +68,10 @@ class Progress(tune.Callback):
 
     def _show(self) -> None:
         now = time.monotonic()
-        is_live = sys.stderr.isatty()
+        live = is_live(sys.stderr)
         is_settled = not self._num_vacant or len(self._started) >= self._num_jobs
         is_late = now - self._shown >= LINE_SECONDS
-        if not (is_late or (is_settled and (self._is_due or (is_live and now - self._shown >= LIVE_SECONDS)))):
+        if not (is_late or (is_settled and (self._is_due or (live and now - self._shown >= LIVE_SECONDS)))):
             return
         self._shown, self._is_due = now, False
         seconds = max(now - self._began, 1e-9)
@@ -80,12 +82,12 @@ class Progress(tune.Callback):
             f"{self._done}/{num_jobs} trials done, {self._failed} failed, {len(self._running)} running; "
             f"{steps / seconds:,.0f} lane-steps/s; {left}"
         )
-        sys.stderr.write(f"\r\x1b[K{text}" if is_live else f"{text}\n")
+        sys.stderr.write(f"\r\x1b[K{text}" if live else f"{text}\n")
         sys.stderr.flush()
 
     def close(self) -> None:
         """End the live line."""
-        if sys.stderr.isatty():
+        if is_live(sys.stderr):
             sys.stderr.write("\n")
 
 

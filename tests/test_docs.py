@@ -28,7 +28,7 @@ def generator():
     return module
 
 
-@pytest.mark.parametrize("page", ["tables.md", "settings.md"])
+@pytest.mark.parametrize("page", ["tables.md", "settings.md", "commands.md"])
 def test_generated_pages_are_up_to_date(page):
     made = generator().PAGES[page]()
     assert (ROOT / "docs" / page).read_text(encoding="utf-8") == made, "run `make docs`"
