@@ -18,6 +18,7 @@ import torch
 
 import twophase
 from study.planner import Job
+from study.vitals import ClusterVitals, LocalVitals, RayGone
 from study.worker import Place
 from twophase.errors import BadInput
 from twophase.exactness import MKL_MODE, MKL_VARIABLE
@@ -33,6 +34,8 @@ BEFORE_IMPORT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_DEDUP_LOGS": "1",
+    # A driver whose cluster is gone is ended by Ray after this time, without a word to us: we notice earlier.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
 }
 _IN_WORKERS = {
     "OMP_NUM_THREADS": "1",
@@ -170,10 +173,23 @@ def run_jobs(jobs: list[Job] | Proposals, crew: Crew) -> dict[str, str]:
 
     with sigterm_handler_kept():
         _start(ray, crew)
+    vitals = _vitals(ray, crew)
     try:
-        return _tune(jobs, crew)
+        return _tune(jobs, crew, vitals)
     finally:
-        ray.shutdown()
+        vitals.leave(ray.shutdown)
+
+
+def _vitals(ray: Any, crew: Crew) -> LocalVitals | ClusterVitals:
+    if crew.address is None:
+        return LocalVitals()
+    is_client = crew.address.startswith("ray://")
+    mine = "" if is_client else ray.get_runtime_context().get_node_id()
+
+    def is_joined(nodes: list[Any]) -> bool:
+        return is_client or any(node["NodeID"] == mine and node["Alive"] for node in nodes)
+
+    return ClusterVitals(ray.nodes, crew.address, is_joined)
 
 
 def _start(ray: Any, crew: Crew) -> None:
@@ -203,7 +219,7 @@ def _start(ray: Any, crew: Crew) -> None:
         raise EnvironmentFault(f"Ray can't be used on {where}: {str(error).splitlines()[0]}") from error
 
 
-def _tune(jobs: list[Job] | Proposals, crew: Crew) -> dict[str, str]:
+def _tune(jobs: list[Job] | Proposals, crew: Crew, vitals: LocalVitals | ClusterVitals) -> dict[str, str]:
     from ray import tune  # noqa: PLC0415 - as above
 
     from study.progress import Progress  # noqa: PLC0415 - imports Ray
@@ -215,13 +231,13 @@ def _tune(jobs: list[Job] | Proposals, crew: Crew) -> dict[str, str]:
     planned: dict[str, Any]
     tuning: dict[str, Any] = {"reuse_actors": True, "max_concurrent_trials": crew.workers}
     if isinstance(jobs, Proposals):
-        progress = Progress(jobs.num_jobs, jobs.lane_steps)
+        progress = Progress(jobs.num_jobs, jobs.lane_steps, vitals.fault)
         proposed = ProposedJobs(jobs, lambda job: work_of(job, crew.place), progress.died)
         planned, tuning = {}, {**tuning, "search_alg": proposed, "num_samples": -1}
         # On a cluster what there is room for is not this machine's to say.
         tuning["max_concurrent_trials"] = crew.workers or (None if crew.address else num_processors())
     else:
-        progress = Progress(len(jobs), sum(job.lane_steps for job in jobs))
+        progress = Progress(len(jobs), sum(job.lane_steps for job in jobs), vitals.fault)
         planned = {"work": tune.grid_search([work_of(job, crew.place) for job in jobs])}
     with (
         tempfile.TemporaryDirectory(prefix="twophase-ray-") as scratch,
@@ -242,6 +258,11 @@ def _tune(jobs: list[Job] | Proposals, crew: Crew) -> dict[str, str]:
         )
         try:
             tuner.fit()
+        except (Exception, RayGone) as error:
+            # Whatever it met, and in whatever Ray wrapped it, where Ray is gone that is why.
+            if fault := vitals.fault():
+                raise EnvironmentFault(f"{fault}; what was committed is kept, the same command goes on") from error
+            raise
         finally:
             progress.close()
     if progress.faults:

@@ -6,6 +6,7 @@ may ask for trials in pieces (`study.folding`): jobs of one trial then run side 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 from results import Commit
@@ -55,7 +56,7 @@ class Job:
         """What tells it from all other jobs of a plan."""
         return f"{self.trial.key}-{self.piece}" if self.piece else self.trial.key
 
-    @property
+    @cached_property
     def lane_steps(self) -> int:
         """What it is expected to cost."""
         return total_lane_steps(self.trial, self.todo, lane_width=self.means.lane_width, start=self.start)
@@ -227,12 +228,17 @@ def make_plan(
     wanted_of: dict[Trial, list[Todo]] = {}
     spaces = [space] if isinstance(space, Space) else list(space)
     for asked in spaces:
+        # One for all seeds of a setting: thousands of trials then share a few.
+        known: dict[Setting, Todo] = {}
         for trial in asked.trials():
-            wanted_of.setdefault(trial, []).append(planned(asked, trial.setting))
+            if trial.setting not in known:
+                known[trial.setting] = planned(asked, trial.setting)
+            wanted_of.setdefault(trial, []).append(known[trial.setting])
     plan = Plan()
     means, fold = (spaces[-1].training, spaces[-1].fold) if spaces else (Training(), Fold())
     for trial, asked_for in wanted_of.items():
-        wanted = todo_union([*asked_for, *filter(None, [(more or {}).get(trial.key)])])
+        asked_for += filter(None, [(more or {}).get(trial.key)])
+        wanted = todo_union(asked_for) if len(asked_for) > 1 else asked_for[0]
         job = Job(trial, wanted, wanted, means=means)
         _count(plan, trial, wanted, pieces_of(job, fold))
         _add(plan, job, by_trial.get(trial.key, []), fold)
@@ -299,14 +305,14 @@ def _add(plan: Plan, job: Job, commits: list[Commit], fold: Fold) -> None:
     done = [todo_of(commit.covers) for commit in commits if commit.status != "failed"]
     failed = [todo_of(commit.covers) for commit in commits if commit.status == "failed"]
     present = todo_union(done)
-    missing = _minus(wanted, done + failed)
+    missing = _minus(wanted, done + failed) if commits or wanted == NOTHING else wanted
     if missing is None:
         plan.num_failed += bool(failed)
         plan.num_done += not failed
         return
     known = next((str(c.trial["reference_digest"]) for c in commits if c.status != "failed"), "")
     generation = max((commit.generation for commit in commits), default=0)
-    whole = todo_union([present, wanted])
+    whole = todo_union([present, wanted]) if done else wanted
     job = replace(job, todo=missing, whole=whole, reference_digest=known, generation=generation)
     pieces = pieces_of(job, fold)
     plan.jobs += pieces

@@ -2,11 +2,13 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ray import tune
 
 from study.terminal import is_live
+from study.vitals import RayGone
 
 LINE_SECONDS, LIVE_SECONDS = 15.0, 0.5
 
@@ -17,7 +19,15 @@ class Progress(tune.Callback):
     A trial that ended has its line when another one has taken its place, so that the number of running ones is right.
     """
 
-    def __init__(self, num_jobs: int, lane_steps: int) -> None:
+    def __init__(self, num_jobs: int, lane_steps: int, fault: Callable[[], str] = str) -> None:
+        """Begin at nothing.
+
+        Args:
+            num_jobs: Jobs expected.
+            lane_steps: Lane-steps expected.
+            fault: Tells what is wrong with Ray; empty if nothing.
+        """
+        self._fault = fault
         self._num_jobs, self._total = num_jobs, lane_steps
         self._steps: dict[str, int] = {}
         self._started: set[str] = set()
@@ -29,9 +39,18 @@ class Progress(tune.Callback):
         self.faults: list[str] = []
         self.died: dict[str, str] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray writes callbacks down; what watches over Ray holds on to processes."""
+        return {**self.__dict__, "_fault": str}
+
     def setup(self, *arguments: Any, **info: Any) -> None:
         """Start the clock."""
         self._began = time.monotonic()
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """End the sweep where Ray is gone: Tune itself would wait."""
+        if fault := self._fault():
+            raise RayGone(fault)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count a trial as running."""

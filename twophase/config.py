@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from twophase.augmentation import AUGMENTATIONS
@@ -126,7 +127,7 @@ class Setting:
         """What its optimiser needs."""
         return Rates(self.lr, self.momentum, self.beta2, self.weight_decay)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The contract's `setting_key`."""
         return digest(self.identity())
@@ -388,7 +389,7 @@ class Trial:
     seed: int
     protocol: Protocol = Protocol()
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The contract's `trial_key`: never depends on lists of fork steps, magnitudes, directions or probe steps."""
         return digest({"setting": self.setting.identity(), "seed": self.seed, "protocol": self.protocol.identity()})

@@ -1,7 +1,12 @@
-"""A killed driver, a killed worker, Ctrl-C, SIGTERM: nothing is lost, nothing doubled, nothing left running."""
+"""A killed driver, worker or daemon of Ray's, Ctrl-C, SIGTERM: nothing is lost, doubled, or left running.
+
+The slow run kills all of them at random moments, in twenty rounds of one study.
+"""
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +26,17 @@ from .conftest import TINY
 SPACE = {**TINY, "name": "killed", "base": {**TINY["base"], "num_steps": 400}}
 TABLES = ("trials", "trajectory", "chaos", "divergence", "path", "cone", "kernel", "transitions", "boundary")
 SECONDS = 120
+# Enough of it that a run hasn't ended when the signal comes, on any machine and under any load.
+LONG = {**SPACE, "seeds": 60}
+MANY = {
+    "name": "killed",
+    "base": {**TINY["base"], "num_steps": 40, "num_train": 200, "num_test": 50, "depth": 1, "width": 8},
+    "axes": {"lr": {"log": [0.01, 0.5], "num": 10}},
+    "seeds": 20,
+    "chaos": {"fork_steps": [0, 20], "magnitudes": [1e-2], "num_directions": 1, "train_sample": 100},
+}
+VICTIMS = ("driver", "worker", "raylet", "driver", "everything", "worker", "gcs_server", "driver", "worker", "raylet")
+NUM_ROUNDS = 20
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +44,9 @@ def unbroken(tmp_path_factory, _own_cache):
     return study.launch(SPACE, tmp_path_factory.mktemp("unbroken"))
 
 
-def start(folder: Path) -> subprocess.Popen:
+def start(folder: Path, space=SPACE) -> subprocess.Popen:
     file = folder / "killed.yaml"
-    file.write_text(json.dumps(SPACE))
+    file.write_text(json.dumps(space))
     command = [sys.executable, "-m", "study.cli", "run", str(file), "--root", str(folder / "runs")]
     return subprocess.Popen(
         command, cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ
@@ -51,8 +67,16 @@ def commits(folder: Path) -> list[Path]:
     return list((folder / "runs" / "killed" / "_commits").glob("*.json"))
 
 
+def family(driver: subprocess.Popen) -> list[psutil.Process]:
+    try:
+        return psutil.Process(driver.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
 def workers(driver: subprocess.Popen) -> list[psutil.Process]:
-    return [p for p in psutil.Process(driver.pid).children(recursive=True) if "JobRunner" in command_line(p)]
+    """Processes that do jobs; Ray titles them by the class, or by the wrapper that has its resources."""
+    return [p for p in family(driver) if "JobRunner" in command_line(p) or "ResourceTrainable" in command_line(p)]
 
 
 def command_line(process: psutil.Process) -> str:
@@ -62,12 +86,12 @@ def command_line(process: psutil.Process) -> str:
         return ""
 
 
-def assert_whole(folder: Path, unbroken: results.Study) -> None:
+def assert_whole(folder: Path, unbroken: results.Study, num_trials: int = 4) -> None:
     again = results.open(folder / "runs" / "killed")
     for name in TABLES:
         drop = {"columns": ["wall_seconds"], "errors": "ignore"}
         assert_frame_equal(again.table(name).drop(**drop), unbroken.table(name).drop(**drop), check_exact=True)
-    assert len(again.table("trials")) == 4
+    assert len(again.table("trials")) == num_trials
     assert cli.main(["check", str(again.path)]) == 0
 
 
@@ -97,14 +121,75 @@ def test_a_killed_worker(unbroken, tmp_path):
     [(signal.SIGINT, b"interrupted"), pytest.param(signal.SIGTERM, b"terminated", marks=pytest.mark.slow)],
 )
 def test_ctrl_c_and_sigterm_keep_what_is_there_and_leave_nothing_running(tmp_path, number, word):
-    run = start(tmp_path)
+    run = start(tmp_path, LONG)
     wait_for(lambda: commits(tmp_path), run)
-    family = psutil.Process(run.pid).children(recursive=True)
+    below = family(run)
     run.send_signal(number)
     _, error = run.communicate(timeout=SECONDS)
     assert run.returncode == 128 + number
     assert error.count(b"twophase: ") == error.count(b"twophase: " + word) == 1
     assert b"Traceback" not in error
-    _, alive = psutil.wait_procs(family, timeout=15)
+    _, alive = psutil.wait_procs(below, timeout=15)
     assert alive == []
     assert len(results.open(tmp_path / "runs" / "killed").table("trials")) >= 1
+
+
+def daemon(driver: subprocess.Popen, name: str) -> list[psutil.Process]:
+    return [p for p in family(driver) if psutil.pid_exists(p.pid) and p.name() == name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_a_killed_daemon_of_ray_ends_the_run_in_one_line(unbroken, tmp_path, name):
+    run = start(tmp_path)
+    wait_for(lambda: workers(run) and commits(tmp_path), run)
+    below = family(run)
+    daemon(run, name)[0].kill()
+    _, error = run.communicate(timeout=SECONDS)
+    assert run.returncode == 3
+    assert error.count(b"twophase: Ray's process") == error.count(b"twophase: ") == 1
+    assert b"Traceback" not in error
+    _, alive = psutil.wait_procs(below, timeout=15)
+    assert alive == []
+    assert cli.main(["check", str(tmp_path / "runs" / "killed")]) == 0
+    assert cli.main(["run", str(tmp_path / "killed.yaml"), "--root", str(tmp_path / "runs")]) == 0
+    assert_whole(tmp_path, unbroken)
+
+
+def strike(run: subprocess.Popen, victim: str, chance: random.Random) -> None:
+    """Kill one of a kind; what the death of a worker leaves running dies a moment later as well."""
+    if victim == "everything":
+        os.killpg(run.pid, signal.SIGKILL)
+        return
+    for _ in range(2 if victim == "worker" else 0):
+        wait_for(lambda: workers(run), run)
+        time.sleep(chance.uniform(0, 0.5))
+        chance.choice(workers(run) or [psutil.Process(run.pid)]).kill()
+        time.sleep(chance.uniform(0, 2))
+    for process in daemon(run, victim) or [psutil.Process(run.pid)]:
+        process.kill()
+
+
+@pytest.mark.slow
+def test_twenty_rounds_of_kills_at_random_moments(tmp_path):
+    undisturbed = study.launch(MANY, tmp_path / "undisturbed")
+    chance, seen, grown = random.Random(2), [], []
+    for number in range(NUM_ROUNDS):
+        victim, before = VICTIMS[number % len(VICTIMS)], len(commits(tmp_path))
+        run = start(tmp_path, MANY)
+        if chance.random() < 0.7:
+            enough = before + chance.randint(1, 5)
+            wait_for(lambda: len(commits(tmp_path)) >= enough, run)  # noqa: B023 - called at once
+        time.sleep(chance.uniform(0, 2))
+        seen += family(run)
+        strike(run, victim, chance)
+        _, error = run.communicate(timeout=SECONDS)
+        assert run.returncode in ({3, -9} if victim in ("raylet", "gcs_server") else {-9}), error
+        grown.append(len(commits(tmp_path)) - before)
+    print(f"commits of the rounds: {grown}")
+    assert 0 < sum(grown) < 200
+    assert cli.main(["run", str(tmp_path / "killed.yaml"), "--root", str(tmp_path / "runs")]) == 0
+    assert_whole(tmp_path, undisturbed, num_trials=200)
+    _, alive = psutil.wait_procs(seen, timeout=60)
+    assert alive == []
+    shutil.rmtree(tmp_path)
