@@ -4,6 +4,7 @@ from search_spaces.chaos_block import Chaos, Primary
 from search_spaces.cone_block import Cone
 from search_spaces.fold import Fold
 from search_spaces.growth_block import Growth
+from search_spaces.refine import Refine
 from search_spaces.search_block import GOALS, Search
 from search_spaces.search_space import SearchSpace, load_search
 from search_spaces.source import (
@@ -26,6 +27,7 @@ __all__ = [
     "Fold",
     "Growth",
     "Primary",
+    "Refine",
     "Search",
     "SearchSpace",
     "Space",

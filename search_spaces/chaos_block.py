@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from search_spaces.refine import DEFAULT_START, Refine, read_refine
 from search_spaces.rules import MOST, count, distinct, known_word, positive, read_list, read_mapping, truth
 from twophase.alignment import check_alignable
 from twophase.chaos import INDICATORS
@@ -37,6 +38,7 @@ class Chaos:
     Attributes:
         perturbations: Perturbations in their canonical form; the first is the primary's.
         fork_steps: Steps to fork at, ascending; None for the default grid below each setting's end.
+        refine: How far each seed's bracket is narrowed from there; None to leave it at the grid.
         magnitudes: Sizes of the push, descending; 0 alone where no perturbation has one.
         num_directions: Random draws per kind and fork step.
         controls: Children of another data order per fork step.
@@ -49,6 +51,7 @@ class Chaos:
 
     perturbations: tuple[str, ...] = ("gaussian",)
     fork_steps: tuple[int, ...] | None = None
+    refine: Refine | None = None
     magnitudes: tuple[float, ...] = (1e-2, 1e-4)
     num_directions: int = 2
     controls: int = 1
@@ -63,11 +66,15 @@ class Chaos:
         """The magnitude that the headline is at, by what this space says."""
         return max(self.magnitudes) if self.primary.magnitude is None else self.primary.magnitude
 
+    def forks(self, setting: Setting) -> tuple[int, ...]:
+        """The fork steps of every seed of a setting; where brackets are refined, those to start from."""
+        usual = DEFAULT_START if self.refine else DEFAULT_FORK_STEPS
+        return self.fork_steps or tuple(step for step in usual if step < setting.num_steps)
+
     def children(self, setting: Setting) -> dict[Child, tuple[int, ...]]:
         """List a setting's children and controls with their absolute measure steps."""
-        forks = self.fork_steps or tuple(step for step in DEFAULT_FORK_STEPS if step < setting.num_steps)
         listed = {}
-        for fork in forks:
+        for fork in self.forks(setting):
             steps = self.absolute_steps(setting, fork)
             kinds = [
                 Child(fork, kind, magnitude, direction)
@@ -96,7 +103,7 @@ class Chaos:
             check_setting(kind, setting)
         end = setting.num_steps
         each = len(self.perturbations) * len(self.magnitudes) * self.num_directions + self.controls
-        num_children = each * len(self.fork_steps or DEFAULT_FORK_STEPS)
+        num_children = each * (len(self.fork_steps or DEFAULT_FORK_STEPS) + (self.refine.most if self.refine else 0))
         if num_children > MOST:
             raise BadInput(f"chaos must make at most {MOST:,} children of a trial, got {num_children:,}; ask for fewer")
         if self.protocol.alignment:
@@ -163,13 +170,14 @@ def read_chaos(raw: Any) -> Chaos:
     given = read_mapping("chaos", raw)
     defaults = Chaos()
     kinds = _perturbations(given.get("perturbation", list(defaults.perturbations)))
-    forks = given.get("fork_steps")
+    forks, refine = _fork_steps(given.get("fork_steps"))
     magnitudes = read_list("chaos.magnitudes", given.get("magnitudes", list(defaults.magnitudes)), is_one_allowed=True)
     sizes = [positive("chaos.magnitudes", size) for size in magnitudes]
     window = count("chaos.window", given.get("window", 0), least=0)
     return Chaos(
         perturbations=kinds,
-        fork_steps=None if forks is None else _fork_steps(forks),
+        fork_steps=forks,
+        refine=refine,
         magnitudes=_magnitudes(distinct("chaos.magnitudes", sizes), kinds),
         num_directions=count(
             "chaos.num_directions", given.get("num_directions", defaults.num_directions), least=1, most=MOST
@@ -218,10 +226,14 @@ def _primary(raw: Any) -> Primary:
     )
 
 
-def _fork_steps(raw: Any) -> tuple[int, ...]:
+def _fork_steps(raw: Any) -> tuple[tuple[int, ...] | None, Refine | None]:
+    if raw is None:
+        return None, None
+    if isinstance(raw, Mapping):
+        return read_refine(raw)
     steps = read_list("chaos.fork_steps", raw, is_one_allowed=True)
     checked = [count("chaos.fork_steps", step, least=0) for step in steps]
-    return tuple(sorted(distinct("chaos.fork_steps", checked)))
+    return tuple(sorted(distinct("chaos.fork_steps", checked))), None
 
 
 def _measures(given: Mapping[str, Any], window: int) -> tuple[str, ...]:

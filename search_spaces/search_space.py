@@ -143,6 +143,11 @@ def load_search(
     if raw.get("search") is None:
         raise BadInput("space has no search block, which names the goals; add one, or use twophase run")
     search = read_search(raw["search"])
+    if isinstance(raw.get("chaos"), Mapping) and isinstance(raw["chaos"].get("fork_steps"), Mapping):
+        raise BadInput(
+            "chaos.fork_steps must be a list in a space that is searched, got one to refine: a goal is read off when a "
+            "setting's trials end, and brackets would be narrowed after that"
+        )
     if read_fold(raw.get("fold")) != Fold():
         raise BadInput(f"fold must be all in a space that is searched, got {raw['fold']!r}; leave it out")
     axes = _axes(raw.get("axes"), search.sampler)

@@ -28,6 +28,7 @@ BLOCKS: dict[str, tuple[str, ...]] = {
         "alignment",
         "sharpness",
     ),
+    "chaos.fork_steps.refine": ("start", "factor", "most"),
     "chaos.primary": ("indicator", "threshold", "magnitude"),
     "cone": ("kernel", "probe_size", "probe_seed", "steps", "sketch", "children"),
     "cone.steps": ("num_log", "num_linear"),

@@ -107,6 +107,11 @@ def load_raw(raw: Mapping[str, Any], *, name: str | None = None, device: str = "
         cone.check(point, chaos)
         growth.check(point)
         switch.check(point)
+    fold = read_fold(raw.get("fold"))
+    if chaos.refine and fold != Fold():
+        raise BadInput(
+            f"fold must be all where chaos.fork_steps are refined, got {fold}: a trial's next steps hang on its last"
+        )
     axes = _mapping(raw, "axes")
     varying = [leaf for leaf in LEAVES if len({getattr(point, leaf) for point in points}) > 1]
     called = _name(name if name is not None else raw.get("name"))
@@ -123,7 +128,7 @@ def load_raw(raw: Mapping[str, Any], *, name: str | None = None, device: str = "
         growth,
         switch,
         read_training(raw.get("training")),
-        read_fold(raw.get("fold")),
+        fold,
         tuple(dict.fromkeys([*axes, *varying])),
         _written(raw, called, device),
     )

@@ -5,6 +5,7 @@ ended: a piece that finds no reference trains its own.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from pathlib import Path
@@ -18,15 +19,23 @@ LOOK_SECONDS = 1.0
 class Dispatch:
     """Gives jobs out, and hears of their ends."""
 
-    def __init__(self, jobs: Sequence[Job], study: Path, mourn: Callable[[Job, str], None]) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        study: Path,
+        mourn: Callable[[Job, str], None],
+        following: Callable[[Job], Sequence[Job]] = lambda _: (),
+    ) -> None:
         """Sort out what waits.
 
         Args:
             jobs: What to do, in order.
             study: The study's folder, where references are shared.
             mourn: Is told of each job whose worker died too often, and of what.
+            following: Tells what is to be done next where a job has ended, before all that is left.
         """
-        self._jobs, self._study, self._mourn = jobs, study, mourn
+        self._jobs, self._study, self._mourn, self._following = list(jobs), study, mourn, following
+        self._next: deque[Job] = deque()
         self._ready: list[int] = []
         self._waiting: dict[str, list[int]] = {}
         self._looked = -LOOK_SECONDS
@@ -40,6 +49,8 @@ class Dispatch:
 
     def next_job(self) -> Job | None:
         """The next job that may begin; None if there is none now, as long as first pieces are at work."""
+        if self._next:
+            return self._next.popleft()
         self._look()
         return self._jobs[heappop(self._ready)] if self._ready else None
 
@@ -47,6 +58,8 @@ class Dispatch:
         """Hear of a job's end, and of its worker's death, if that was how."""
         if death:
             self._mourn(job, death)
+        else:
+            self._next += self._following(job)
         if job.is_first:
             for place in self._waiting.pop(job.trial.key, []):
                 heappush(self._ready, place)

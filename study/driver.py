@@ -33,8 +33,9 @@ from study.kernel_transitions import with_kernels
 from study.manifest import Declared
 from study.natural_null import natural_null
 from study.nodes import Node, this_machine
-from study.planner import Job, Plan, make_plan
+from study.planner import Job, Plan
 from study.references import forget_references
+from study.refinement import following, refined_plan
 from study.report import write_report
 from study.snapshots import forget_shared, sweep_snapshots
 from study.worker import Place, cache_folder, commit_failure
@@ -147,10 +148,10 @@ def run(space: Space, root: Path, means: Means) -> results.Study:
     """Run a checked space; see `launch`."""
     means = settled(means, [space])
     with driving(space, root, means) as drive:
-        plan = make_plan(space, results.read_commits(drive.study))
+        plan = refined_plan(space, drive.study, results.read_commits(drive.study))
         _tell(plan)
         if plan.jobs:
-            _run_plan(plan, drive.place, means)
+            _run_plan(space, plan, drive.place, means)
     return drive.study
 
 
@@ -251,8 +252,9 @@ def study_plan(space: Space, root: Path) -> Plan:
     results.require_room(folder)
     manifest.declare(space, manifest.read_declared(folder))
     if not folder.exists():
-        return make_plan(space, is_ordered=False)
-    return make_plan(space, results.read_commits(results.open(folder)), is_ordered=False)
+        return refined_plan(space, is_ordered=False)
+    study = results.open(folder)
+    return refined_plan(space, study, results.read_commits(study), is_ordered=False)
 
 
 def derive(study: results.Study, declared: Declared | None = None) -> None:
@@ -289,11 +291,16 @@ def _require_cache(folder: Path) -> None:
         ) from error
 
 
-def _run_plan(plan: Plan, place: Place, means: Means) -> None:
+def _run_plan(space: Space, plan: Plan, place: Place, means: Means) -> None:
     study, crew = results.open(place.study).path, crew_of(means, place)
     forget_references(study)
-    if any(job.piece for job in plan.jobs):
-        dispatch = Dispatch(plan.jobs, study, lambda job, death: _record_death(job, place, death))
+    if space.chaos.refine or any(job.piece for job in plan.jobs):
+        dispatch = Dispatch(
+            plan.jobs,
+            study,
+            lambda job, death: _record_death(job, place, death),
+            lambda job: following(space, results.open(place.study), job),
+        )
         run_jobs(Proposals(dispatch.next_job, dispatch.end, len(plan.jobs), plan.todo_lane_steps), crew)
     else:
         died = run_jobs(plan.jobs, crew)

@@ -20,6 +20,9 @@ from twophase.transition import Transition
 LEAST_FALL = 0.02
 """A reference whose training loss fell by a smaller share than this has learned nothing."""
 
+MOST_NAMED = 6
+"""Fork steps in one line; where brackets are refined, each seed has its own."""
+
 DIVERGED, UNLEARNED, UNCHANGED = "diverged", "unlearned", "unchanged"
 _SEED_LOST = {
     DIVERGED: "the reference diverged in {}",
@@ -180,9 +183,9 @@ def _lost_words(rows: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
     partly = seeds[is_seen]
     missing = [f"{step}" for step in partly.columns if not partly[step].all()]
     if missing:
-        words.append(
-            f"not all {_who(curves)} tell something at fork step{'s' * (len(missing) > 1)} {', '.join(missing)}"
-        )
+        more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
+        named = ", ".join(missing[:MOST_NAMED]) + more
+        words.append(f"not all {_who(curves)} tell something at fork step{'s' * (len(missing) > 1)} {named}")
     return words
 
 

@@ -1,153 +1,142 @@
-"""Which figures a study gets, with what each shows in words, and their files."""
+"""Which figures a study gets, with what each shows in words."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 
-import matplotlib as mpl
 import pandas as pd
-from matplotlib.figure import Figure
 
-import results
-from results.files import write_bytes
-from results.places import ensure_folder
+from study import captions
+from study.axes import MAGNITUDE
+from study.boundary_plot import boundary_figure, boundary_words, primary_boundary
+from study.comparing import Comparison
 from study.cone_plots import angle_figure, cone_figure, velocity_figure
 from study.confinements import setting_verdicts
 from study.dose import dose_figure, dose_words, doses
 from study.forest import forest_figure, forest_words
+from study.heatmaps import INDICATORS, heatmap_figure, heatmap_words, measured_often
 from study.kernel_drift import kernel_drift, verdict_words
 from study.labels import setting_labels, varying_axes
+from study.lag_plot import lag_figure, lag_words, lagged
+from study.pair_plots import divergence_figure, divergence_words, path_figure, path_words
+from study.picture import Picture
 from study.plots import barrier_figure, kernel_estimate, kernel_figure, learning_figure, marked_estimate
 from study.summary import records, step_text
+from study.sweep_plots import agreement_figure, overview_figure, trend_figure, trend_words
 from study.switch_plot import switch_figure, switch_words
 from twophase.config import LEAVES
 
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure beside its words.
-
-    Attributes:
-        name: Name of its files.
-        title: Its heading.
-        caption: What is drawn.
-        figure: The figure.
-        alt: The same in words, for who can't see it.
-    """
-
-    name: str
-    title: str
-    caption: str
-    figure: Figure
-    alt: str
-
-    @cached_property
-    def svg(self) -> bytes:
-        """The figure as SVG, the same bytes for the same figure."""
-        stream = io.BytesIO()
-        with mpl.rc_context({"svg.hashsalt": self.name}):
-            self.figure.savefig(stream, format="svg", metadata={"Date": None})
-        return stream.getvalue()
-
-    def png(self) -> bytes:
-        """The figure as PNG."""
-        stream = io.BytesIO()
-        self.figure.savefig(stream, format="png", dpi=150)
-        return stream.getvalue()
-
-    @property
-    def least_width(self) -> int:
-        """Pixels below which it can't be read: a narrower page scrolls it."""
-        return round(PIXELS_PER_INCH * float(self.figure.get_size_inches()[0]))
-
-    def svg_link(self) -> str:
-        """The SVG as a link that holds it."""
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
+FIGURE_TABLES = ("trials", "chaos", "transitions", "cone", "confinement", "switch", "trajectory")
+"""Tables that every study's figures are made from; those of `OPTIONAL_TABLES` may be missing or empty."""
+OPTIONAL_TABLES = ("boundary", "divergence", "growth", "path")
 
 
-PIXELS_PER_INCH = 76
-"""At least: letters of 9 points are then 9.5 pixels."""
-
-CURVES = (
-    "Thin lines are seeds (means over directions), thick ones their mean; grey, dashed: controls, not perturbed but "
-    "given another data order from the fork on; crosses: a child that diverged. Dotted: the threshold. Vertical line "
-    "and band: the transition and its interval."
-)
-DOSES = (
-    "Each line is one fork step, a mean over seeds, against the magnitude of the push; the shade about the first is "
-    "its seeds' range. Diamonds at the right: controls of the same fork step, not perturbed but given another data "
-    "order, with their range; grey: the first fork step's control and its range, as far as two runs can part "
-    "from there. Dotted: the threshold. A line that is flat below its control doesn't care how small the push is."
-)
-FOREST = (
-    "Points are transitions, medians over seeds, with their 95 % intervals; grey: controls, not perturbed but given "
-    "another data order from the fork on. An open arrow: the interval has no end, as past the last fork step nothing "
-    "was seen. Where there is no transition, the verdict stands in its place."
-)
-KERNELS = (
-    "S = 1 − cosine between the kernels of two checkpoints, mean over seeds; checkpoints are evenly spaced whatever "
-    "their steps. Dashed: the transition of the barrier's figure; solid: the kernel's own, where its velocity breaks. "
-    "Grey: not finite."
-)
-VELOCITIES = (
-    "Angle between the kernels of neighbouring checkpoints over the gap in steps, a line per seed; hollow: gaps in "
-    "which the learning rate is below a tenth of its greatest, left out of the test. Diamonds: a seed's own break; "
-    "line and band: the kernel's transition and its interval, where located. Where kernels jitter, a longer gap alone "
-    "makes the velocity smaller: a bend where log-spaced checkpoints become linear-spaced is no break, and isn't taken "
-    "for one."
-)
-ANGLES = (
-    "Angle between the kernel at τ and later ones, mean over seeds, shaded their range. Dotted: what random walks of "
-    "the same steps do on average, in any dimension. Verdicts are those of more than half the seeds."
-)
-CONE = (
-    "Kernels divided by their norms, of one seed, from dark (first) to bright (last), with the smallest cone about the "
-    "origin that holds those from a quarter of the run on. Upwards: its axis; across: principal components, so that a "
-    "kernel may lie farther from the axis than it looks."
-)
-LEARNING = (
-    "Left axis: train loss on the fixed sample and test loss. Right axis, dashed: test accuracy. A line per seed."
-)
-
-SWITCHES = (
-    "Test accuracy and test loss at the end of a run whose network is replaced by its first-order expansion at the "
-    "switch step and trained on as before. Thin lines are seeds, thick ones their mean, the shade the mean's 95 % "
-    "interval (Student's t over seeds). Dashed, with its own shade: the run that never switched; its batch-norm "
-    "statistics run on, while those of an expansion are recomputed at its switch and stay. Crosses: a linearised run "
-    "that diverged."
-)
-
-
-def pictures(tables: Mapping[str, pd.DataFrame]) -> list[Picture]:
+def pictures(tables: Mapping[str, pd.DataFrame], courses: Comparison | None = None) -> list[Picture]:
     """Make the figures that a study's tables allow.
 
     Args:
-        tables: `trials`, `chaos`, `transitions`, `cone`, `confinement`, `switch` and `trajectory`.
+        tables: Those of `FIGURE_TABLES`, and of `OPTIONAL_TABLES` any.
+        courses: Trends over what was swept; see `study.comparing.all_trends`.
 
     Returns:
         The pictures, in the order in which they are read.
     """
-    chaos, found, cone, trajectory = (tables[name] for name in ("chaos", "transitions", "cone", "trajectory"))
-    axes = varying_axes(tables["trials"], list(LEAVES))
-    made = _curve_pictures(chaos, found, axes) if len(chaos) else []
-    made += _forest_pictures(chaos, found, axes) if len(chaos) else []
+    chaos, found, cone, trials = (tables[name] for name in ("chaos", "transitions", "cone", "trials"))
+    axes = varying_axes(trials, list(LEAVES))
+    made: list[Picture] = []
+    if len(chaos):
+        made += _curve_pictures(chaos, found, axes) + _forest_pictures(chaos, found, axes)
+        made += _trend_pictures(courses, chaos, axes) + _agreement_pictures(found, trials, axes)
+        made += _heatmap_pictures(chaos, found, axes) + _pair_pictures(tables, found, axes)
     if len(cone):
-        made += _kernel_pictures(cone, found, tables["confinement"], axes)
-    switch = tables["switch"]
-    if len(switch):
-        alt = f"Test accuracy at the end over switch step. {switch_words(switch, axes)}"
-        figure = switch_figure(switch, axes)
-        made.append(Picture("switch", "Linearised training from a switch step on", SWITCHES, figure, alt))
-    if len(trajectory):
-        last = trajectory[trajectory["step"] == trajectory["num_steps"]].groupby("setting_key")["test_accuracy"].mean()
-        labels = setting_labels(trajectory, axes)
-        alt = "; ".join(f"{labels[str(key)]}: test accuracy {value:.2f} at the end" for key, value in last.items())
-        figure = learning_figure(trajectory, axes)
-        made.append(Picture("learning_curves", "Learning curves of the references", LEARNING, figure, alt))
+        made += _kernel_pictures(cone, found, tables["confinement"], axes) + _lag_pictures(cone, axes)
+    return [*made, *_switch_pictures(tables["switch"], axes), *_learning_pictures(tables["trajectory"], axes)]
+
+
+def _switch_pictures(switch: pd.DataFrame, axes: Sequence[str]) -> list[Picture]:
+    if switch.empty:
+        return []
+    alt = f"Test accuracy at the end over switch step. {switch_words(switch, axes)}"
+    figure = switch_figure(switch, axes)
+    return [Picture("switch", "Linearised training from a switch step on", captions.SWITCHES, figure, alt)]
+
+
+def _learning_pictures(trajectory: pd.DataFrame, axes: Sequence[str]) -> list[Picture]:
+    if trajectory.empty:
+        return []
+    last = trajectory[trajectory["step"] == trajectory["num_steps"]].groupby("setting_key")["test_accuracy"].mean()
+    labels = setting_labels(trajectory, axes)
+    alt = "; ".join(f"{labels[str(key)]}: test accuracy {value:.2f} at the end" for key, value in last.items())
+    figure = learning_figure(trajectory, axes)
+    return [Picture("learning_curves", "Learning curves of the references", captions.LEARNING, figure, alt)]
+
+
+def _trend_pictures(courses: Comparison | None, chaos: pd.DataFrame, axes: Sequence[str]) -> list[Picture]:
+    """A figure per numeric axis with a fitted law; the magnitude's is the dose figure's."""
+    made: list[Picture] = []
+    if courses is None:
+        return made
+    for axis in (axis for axis in courses.axes if axis != MAGNITUDE):
+        figure = trend_figure(courses, axis, chaos, axes)
+        if figure is not None:
+            rows = courses.trends
+            row = records(rows[(rows["axis"] == axis) & (rows["unit"] == "steps")])[0]
+            title = f"Transition over {axis.replace('_', ' ')}"
+            made.append(Picture(f"trend_{axis}", title, captions.TREND, figure, f"{title}. {trend_words(row)}"))
     return made
+
+
+def _agreement_pictures(found: pd.DataFrame, trials: pd.DataFrame, axes: Sequence[str]) -> list[Picture]:
+    """Chaos against cone, where kernels were followed and something was located."""
+    figure = agreement_figure(found, trials, axes)
+    if figure is None:
+        return []
+    title = "Do chaos and cone agree?"
+    alt = f"Kernel's transition over the barrier's. {figure.axes[0].get_title()}"
+    return [Picture("agreement", title, captions.AGREEMENT, figure, alt)]
+
+
+def _heatmap_pictures(chaos: pd.DataFrame, found: pd.DataFrame, axes: Sequence[str]) -> list[Picture]:
+    """Dissimilarity, barrier and disagreement over fork step and measure step, where several were compared."""
+    made, rows = [], measured_often(chaos, found)
+    for indicator, name in INDICATORS.items():
+        figure = heatmap_figure(chaos, found, axes, indicator)
+        if figure is not None:
+            words = f"{name[0].upper()}{name[1:]} over fork and measure step"
+            alt = f"{words}. {heatmap_words(rows, indicator, setting_labels(chaos, axes))}"
+            made.append(Picture(f"heatmap_{indicator}", words, captions.HEATMAP, figure, alt))
+    return made
+
+
+def _pair_pictures(tables: Mapping[str, pd.DataFrame], found: pd.DataFrame, axes: Sequence[str]) -> list[Picture]:
+    """Boundary, divergence and loss along the path, of the tables that are there."""
+    chaos, made = tables["chaos"], []
+    boundary, divergence, path, growth = (
+        tables.get(name, pd.DataFrame()) for name in ("boundary", "divergence", "path", "growth")
+    )
+    if len(boundary) and len(rows := primary_boundary(boundary, found)):
+        sizes = sorted(set(chaos.loc[chaos["perturbation"].isin(rows["perturbation"]), "magnitude"]))
+        figure = boundary_figure(boundary, found, sizes, axes)
+        if figure is not None:
+            alt = f"Critical magnitude over fork step. {boundary_words(rows, setting_labels(rows, axes))}"
+            made.append(Picture("boundary", "How large must a push be?", captions.BOUNDARY, figure, alt))
+    if len(divergence):
+        growth = growth if len(growth) else pd.DataFrame(columns=["setting_key", "fork_step", "growth_rate", "window"])
+        figure = divergence_figure(divergence, growth, found, axes)
+        words = divergence_words(divergence, found, setting_labels(divergence, axes))
+        alt = f"Distance to the reference since the fork. {words}"
+        made.append(Picture("divergence", "How children part", captions.DIVERGENCE, figure, alt))
+    if len(path):
+        alt = f"Test loss between reference and child. {path_words(path, found, setting_labels(path, axes))}"
+        made.append(Picture("path", "Loss along the path", captions.PATHS, path_figure(path, found, axes), alt))
+    return made
+
+
+def _lag_pictures(cone: pd.DataFrame, axes: Sequence[str]) -> list[Picture]:
+    """Kernel distance at some lags, where enough checkpoints are equally far apart."""
+    rows, figure = lagged(cone), lag_figure(cone, axes)
+    if figure is None:
+        return []
+    alt = f"Kernel distance at some lags. {lag_words(rows, setting_labels(cone, axes))}"
+    return [Picture("kernel_lag", "Kernel distance some steps apart", captions.LAGS, figure, alt)]
 
 
 def _kernel_pictures(
@@ -165,13 +154,31 @@ def _kernel_pictures(
         words = verdict_words(verdicts, row["setting_key"], row["kernel"])
         stays.append(f"{who}: {words or 'too few checkpoints for a verdict'}")
     figures = [
-        ("kernel_distance", "Kernel distance between checkpoints", KERNELS, kernel_figure(cone, found, axes), moves),
+        (
+            "kernel_distance",
+            "Kernel distance between checkpoints",
+            captions.KERNELS,
+            kernel_figure(cone, found, axes),
+            moves,
+        ),
     ]
     if confinement["p_walk"].notna().any():  # with fewer checkpoints there is too little to see
         figures += [
-            ("kernel_velocity", "Velocity of the kernel", VELOCITIES, velocity_figure(cone, found, axes), breaks),
-            ("kernel_angle", "Angle to the kernel at some steps", ANGLES, angle_figure(cone, confinement, axes), stays),
-            ("kernel_cone", "Kernels in space", CONE, cone_figure(cone, confinement, axes), stays),
+            (
+                "kernel_velocity",
+                "Velocity of the kernel",
+                captions.VELOCITIES,
+                velocity_figure(cone, found, axes),
+                breaks,
+            ),
+            (
+                "kernel_angle",
+                "Angle to the kernel at some steps",
+                captions.ANGLES,
+                angle_figure(cone, confinement, axes),
+                stays,
+            ),
+            ("kernel_cone", "Kernels in space", captions.CONE, cone_figure(cone, confinement, axes), stays),
         ]
     return [Picture(name, title, caption, figure, "; ".join(alt)) for name, title, caption, figure, alt in figures]
 
@@ -181,6 +188,10 @@ def _curve_pictures(chaos: pd.DataFrame, found: pd.DataFrame, axes: Sequence[str
     headline = found[found["is_primary"]]
     primary = str(headline["indicator"].iloc[0]) if len(headline) else "test_barrier"
     made = [_curve_picture(chaos, found, axes, primary, "barrier")]
+    small = overview_figure(chaos, found, axes, primary)
+    if small is not None:
+        alt = f"{primary.replace('_', ' ').capitalize()} over fork step, every setting. {made[0].alt}"
+        made.append(Picture("overview", "All settings at a glance", captions.OVERVIEW, small, alt))
     made += _dose_pictures(chaos, found, axes, primary)
     if primary != "disagreement":
         made.append(_curve_picture(chaos, found, axes, "disagreement", "disagreement"))
@@ -193,7 +204,7 @@ def _forest_pictures(chaos: pd.DataFrame, found: pd.DataFrame, axes: Sequence[st
     if figure is None:
         return []
     alt = f"Transitions of all settings. {forest_words(found, dict(setting_labels(chaos, axes)))}"
-    return [Picture("comparison", "Comparison", FOREST, figure, alt)]
+    return [Picture("comparison", "Comparison", captions.FOREST, figure, alt)]
 
 
 def _dose_pictures(chaos: pd.DataFrame, found: pd.DataFrame, axes: Sequence[str], indicator: str) -> list[Picture]:
@@ -203,7 +214,7 @@ def _dose_pictures(chaos: pd.DataFrame, found: pd.DataFrame, axes: Sequence[str]
         return []
     words = indicator.replace("_", " ").capitalize()
     alt = f"{words} over magnitude. {dose_words(shown, dict(setting_labels(chaos, axes)))}"
-    return [Picture("dose", f"{words} over the magnitude of the push", DOSES, figure, alt)]
+    return [Picture("dose", f"{words} over the magnitude of the push", captions.DOSES, figure, alt)]
 
 
 def _curve_picture(chaos: pd.DataFrame, found: pd.DataFrame, axes: Sequence[str], indicator: str, name: str) -> Picture:
@@ -216,18 +227,4 @@ def _curve_picture(chaos: pd.DataFrame, found: pd.DataFrame, axes: Sequence[str]
         if row is not None
     )
     figure = barrier_figure(chaos, found, axes, indicator)
-    return Picture(name, f"{words} over fork step", CURVES, figure, f"{words} over fork step. {alt}")
-
-
-def save(study: results.Study, made: list[Picture]) -> list[Path]:
-    """Write pictures to the study's folder, as PNG and SVG; each file is whole or not there.
-
-    Returns:
-        The PNG files.
-    """
-    folder = study.path / "figures"
-    ensure_folder(folder)
-    for picture in made:
-        write_bytes(folder / f"{picture.name}.svg", picture.svg)
-        write_bytes(folder / f"{picture.name}.png", picture.png())
-    return [folder / f"{picture.name}.png" for picture in made]
+    return Picture(name, f"{words} over fork step", captions.CURVES, figure, f"{words} over fork step. {alt}")

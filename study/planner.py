@@ -203,13 +203,20 @@ def planned(space: Space, point: Setting) -> Todo:
     )
 
 
-def make_plan(space: Space | Sequence[Space], commits: Iterable[Commit] = (), *, is_ordered: bool = True) -> Plan:
+def make_plan(
+    space: Space | Sequence[Space],
+    commits: Iterable[Commit] = (),
+    *,
+    is_ordered: bool = True,
+    more: Mapping[str, Todo] | None = None,
+) -> Plan:
     """Hold what is wanted against what is there.
 
     Args:
         space: What is wanted; of several spaces, all of it together.
         commits: The store's live commits.
         is_ordered: Whether the most costly jobs come first, for which every architecture is counted.
+        more: Trial key -> what is wanted of that trial beside; see `study.refinement`.
 
     Returns:
         What is missing, and counts.
@@ -225,7 +232,7 @@ def make_plan(space: Space | Sequence[Space], commits: Iterable[Commit] = (), *,
     plan = Plan()
     means, fold = (spaces[-1].training, spaces[-1].fold) if spaces else (Training(), Fold())
     for trial, asked_for in wanted_of.items():
-        wanted = _union(asked_for)
+        wanted = todo_union([*asked_for, *filter(None, [(more or {}).get(trial.key)])])
         job = Job(trial, wanted, wanted, means=means)
         _count(plan, trial, wanted, pieces_of(job, fold))
         _add(plan, job, by_trial.get(trial.key, []), fold)
@@ -291,7 +298,7 @@ def _add(plan: Plan, job: Job, commits: list[Commit], fold: Fold) -> None:
     wanted = job.todo
     done = [todo_of(commit.covers) for commit in commits if commit.status != "failed"]
     failed = [todo_of(commit.covers) for commit in commits if commit.status == "failed"]
-    present = _union(done)
+    present = todo_union(done)
     missing = _minus(wanted, done + failed)
     if missing is None:
         plan.num_failed += bool(failed)
@@ -299,7 +306,7 @@ def _add(plan: Plan, job: Job, commits: list[Commit], fold: Fold) -> None:
         return
     known = next((str(c.trial["reference_digest"]) for c in commits if c.status != "failed"), "")
     generation = max((commit.generation for commit in commits), default=0)
-    whole = _union([present, wanted])
+    whole = todo_union([present, wanted])
     job = replace(job, todo=missing, whole=whole, reference_digest=known, generation=generation)
     pieces = pieces_of(job, fold)
     plan.jobs += pieces
@@ -312,7 +319,8 @@ def is_covered(todo: Todo, commits: Iterable[Commit]) -> bool:
     return _minus(todo, done) is None
 
 
-def _union(todos: Iterable[Todo]) -> Todo:
+def todo_union(todos: Iterable[Todo]) -> Todo:
+    """All that any of some todos wants."""
     steps: Steps = {}
     divergence: set[Child] = set()
     kernels: dict[str, set[int]] = {}
@@ -342,7 +350,7 @@ def _union(todos: Iterable[Todo]) -> Todo:
 
 def _minus(wanted: Todo, parts: list[Todo]) -> Todo | None:
     """What of a todo no part covers; None if nothing."""
-    there = _union(parts)
+    there = todo_union(parts)
     steps = {
         child: left
         for child, measured in wanted.measure_steps.items()

@@ -69,7 +69,7 @@ class Progress(tune.Callback):
     def _show(self) -> None:
         now = time.monotonic()
         live = is_live(sys.stderr)
-        is_settled = not self._num_vacant or len(self._started) == self._num_jobs
+        is_settled = not self._num_vacant or len(self._started) >= self._num_jobs
         is_late = now - self._shown >= LINE_SECONDS
         if not (is_late or (is_settled and (self._is_due or (live and now - self._shown >= LIVE_SECONDS)))):
             return
@@ -77,8 +77,9 @@ class Progress(tune.Callback):
         seconds = max(now - self._began, 1e-9)
         steps = sum(self._steps.values())
         left = f"{seconds * max(self._total - steps, 0) / steps:.0f} s left" if steps else "time left unknown"
+        num_jobs = max(self._num_jobs, len(self._started))  # some follow from others
         text = (
-            f"{self._done}/{self._num_jobs} trials done, {self._failed} failed, {len(self._running)} running; "
+            f"{self._done}/{num_jobs} trials done, {self._failed} failed, {len(self._running)} running; "
             f"{steps / seconds:,.0f} lane-steps/s; {left}"
         )
         sys.stderr.write(f"\r\x1b[K{text}" if live else f"{text}\n")

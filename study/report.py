@@ -19,12 +19,13 @@ from study.answer import answer_lines, ratio_lines, sensitivity_lines, trend_lin
 from study.comparison_text import agreement_lines, ratio_notes, trend_notes
 from study.dating import agreements
 from study.evidence import read_evidence
-from study.figures import Picture, pictures, save
+from study.figures import FIGURE_TABLES, OPTIONAL_TABLES, pictures
 from study.kernel_drift import NARROW, SPLIT_FRACTION
 from study.labels import setting_labels, varying_axes
 from study.overview import Overview, overview
 from study.page_table import MAX_ROWS
 from study.panels import MAX_PANELS
+from study.picture import Picture, save
 from study.report_figures import figure_links, num_undrawn, shown_figures
 from study.report_tables import (
     agreement_table,
@@ -45,7 +46,7 @@ from twophase import __version__
 from twophase.config import LEAVES
 
 FILE = "report.html"
-TABLES: Final = ("trials", "chaos", "transitions", "cone", "confinement", "growth", "switch", "trajectory")
+TABLES: Final = (*FIGURE_TABLES, *OPTIONAL_TABLES)
 
 
 def write_report(study: results.Study) -> Path:
@@ -60,10 +61,10 @@ def write_report(study: results.Study) -> Path:
     tables = {name: study.table(name) for name in TABLES}
     declared = manifest.read_declared(study.path) or manifest.Declared()
     evidence = read_evidence(study, declared)
-    derived = ("trials", "transitions")
+    derived = ("trials", "transitions", "boundary")
     tables |= {name: evidence.protocols.one_each(tables[name]) for name in TABLES if name not in derived}
     compared = overview(tables["chaos"], declared, evidence)
-    made = pictures(tables)
+    made = pictures(tables, compared.courses)
     save(study, made)
     write_bytes(study.path / FILE, page(study, tables, made, compared).encode())
     return study.path / FILE

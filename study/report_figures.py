@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from study.figures import Picture
 from study.panels import panel_setting
+from study.picture import Picture
 from study.run_facts import seed_words
 
 GROUPS: dict[str, tuple[str, ...]] = {

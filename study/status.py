@@ -10,7 +10,8 @@ import pandas as pd
 
 import results
 from study import manifest
-from study.planner import Plan, make_plan
+from study.planner import Plan
+from study.refinement import refined_plan
 from study.summary import aligned, records
 
 _UNFINISHED = {"running": "running", "planned": "waiting", "failed": "failed"}
@@ -74,7 +75,7 @@ def read_status(study: results.Study) -> Status:
     """
     declared = manifest.read_declared(study.path) or manifest.Declared()
     commits = results.read_commits(study)
-    plan = make_plan(manifest.declared_spaces(study.path, declared), commits, is_ordered=False)
+    plan = refined_plan(manifest.declared_spaces(study.path, declared), study, commits, is_ordered=False)
     holder = results.live_holder(study.path)
     trials = study.table("trials")
     return Status(

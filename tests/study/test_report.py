@@ -81,7 +81,8 @@ def test_it_asks_nothing_of_a_network_and_shows_every_figure(whole):
     assert all(link.startswith(("data:", "#")) for link in read.links), "something lies outside"
     assert "default-src 'none'" in read.text
     figures = {file.stem for file in (whole.path / "figures").glob("*.svg")}
-    assert figures == {"barrier", "comparison", "disagreement", "dose", "kernel_distance", "learning_curves", "switch"}
+    over_steps = {"barrier", "boundary", "disagreement", "divergence", "dose", "path"}
+    assert figures == {*over_steps, "comparison", "kernel_distance", "learning_curves", "switch"}
     assert len(read.images) == len(figures)
     assert all(len(image["alt"]) > 20 and "nan" not in image["alt"] for image in read.images)
     (kernels,) = [image["alt"] for image in read.images if "full kernel" in image["alt"]]
@@ -155,7 +156,8 @@ def test_a_table_that_is_empty_leaves_its_part_out(whole, tables, missing):
     text = " ".join(read.words)
     assert ("How the kernels move" in text) == (missing != "cone")
     assert ("No transition of the declared primary was measured yet" in text) == (missing == "transitions")
-    assert len(read.images) == 7 - 1  # each takes one with it: without transitions there is none to compare
+    # Each takes one with it; without transitions there is none to compare, and no primary to have a boundary.
+    assert len(read.images) == 10 - (2 if missing == "transitions" else 1)
 
 
 def test_the_command_writes_the_same_report_again(whole, capsys):
