@@ -33,7 +33,7 @@ site: $(DOCS_STAMP)
 
 # What README and docs/ show is run: commands shrunk where they are long, Python blocks, worked examples, the notebook.
 docs-test: $(DOCS_STAMP)
-	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(BIN)/python -m pytest -m docs
+	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(BIN)/python -m pytest -m docs -n 2 --dist loadgroup
 
 bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engines
