@@ -97,10 +97,10 @@ def trend_figure(courses: Comparison, axis: str, settings: pd.DataFrame, axes: S
         return None
     row = records(law)[0]
     figure, (panel,) = make_panels(1, 6.4, 4.4)
-    _points(panel, points, axis, settings, axes)
-    _law(panel, points, axis, row)
     panel.set_xscale("log")
     panel.set_yscale("log")
+    _points(panel, points, axis, settings, axes)
+    _law(panel, points, axis, row)
     values = sorted(set(points[axis]))
     panel.set_xticks(values, [f"{value:g}" for value in values])
     panel.minorticks_off()
@@ -147,11 +147,10 @@ def _law(panel: Axes, points: pd.DataFrame, axis: str, row: Mapping[str, Any]) -
         powers = np.log([float(row[name]) for name in ("per_octave", "ci_low", "ci_high")]).clip(-STEEPEST, STEEPEST)
     line, low, high = (np.exp(centre_y + power * (grid - centre_x)) for power in powers)
     panel.plot(2.0**grid, line, color="black", linewidth=1.4, label="fitted power")
-    bottom, top = panel.get_ylim()
     reach = (float(steps.min()) / 4, float(steps.max()) * 4)
     least, most = np.minimum(low, high).clip(*reach), np.maximum(low, high).clip(*reach)
     panel.fill_between(2.0**grid, least, most, color="black", alpha=0.1, linewidth=0, label="its 95 % interval")
-    panel.set_ylim(min(bottom, reach[0] * 2), max(top, reach[1] / 2))
+    panel.set_ylim(reach[0] * 2, reach[1] / 2)
 
 
 def agreement_figure(transitions: pd.DataFrame, settings: pd.DataFrame, axes: Sequence[str]) -> Figure | None:

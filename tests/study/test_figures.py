@@ -249,8 +249,11 @@ def test_a_trend_shows_every_seed_and_the_fitted_power():
     slope = np.polyfit(np.log2(x), np.log(y), 1)[0]
     (row,) = courses.trends[(courses.trends["axis"] == "lr") & (courses.trends["unit"] == "steps")].to_dict("records")
     assert math.exp(slope) == pytest.approx(row["per_octave"], rel=1e-9)
-    points = sum(len(line.get_xdata()) for line in panel.get_lines() if line.get_marker() == "o")
-    assert points == 9
+    points = [line for line in panel.get_lines() if line.get_marker() == "o"]
+    assert sum(len(line.get_xdata()) for line in points) == 9
+    bottom, top = panel.get_ylim()
+    for line in points:
+        assert all(bottom < float(step) < top for step in line.get_ydata()), "every seed is in sight"
     assert trend_figure(courses, "width", chaos, AXES) is None
 
 
