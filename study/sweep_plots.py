@@ -92,10 +92,12 @@ def trend_figure(courses: Comparison, axis: str, settings: pd.DataFrame, axes: S
     """
     law = courses.trends
     law = law[(law["axis"] == axis) & (law["unit"] == "steps") & law["per_octave"].notna()]
-    points = courses.pushes[courses.pushes["step"] > 0]
-    if law.empty or points.empty or (points[axis] <= 0).any():
+    if law.empty:
         return None
     row = records(law)[0]
+    points = courses.pushes[(courses.pushes["step"] > 0) & (courses.pushes["magnitude"] == row["magnitude"])]
+    if points.empty or (points[axis] <= 0).any():
+        return None
     figure, (panel,) = make_panels(1, 6.4, 4.4)
     panel.set_xscale("log")
     panel.set_yscale("log")

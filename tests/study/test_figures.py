@@ -236,7 +236,10 @@ def test_every_setting_has_a_small_panel():
 
 def test_a_trend_shows_every_seed_and_the_fitted_power():
     curves = {0.05: (1.0, 0.0, 0.0), 0.1: (1.0, 0.3, 0.0), 0.2: (1.0, 1.0, 0.0)}
-    chaos = pd.concat([healthy(point, curve=curves[point.lr]) for point in POINTS])
+    chaos = pd.concat(
+        [healthy(point, curve=curves[point.lr], magnitude=size) for point in POINTS for size in (1e-2, 1e-4)]
+    )
+    chaos = chaos.drop_duplicates()
     courses = all_trends(chaos, DECLARED, Evidence())
     figure = trend_figure(courses, "lr", chaos, AXES)
     (panel,) = figure.axes
