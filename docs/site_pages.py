@@ -20,9 +20,7 @@ NOTEBOOK = "first_sweep"
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages from elsewhere."""
-    texts = {"index.md": _text("README.md"), "changes.md": _text("CHANGELOG.md")}
-    if (ROOT / "docs" / f"{NOTEBOOK}.ipynb").exists():
-        texts[f"{NOTEBOOK}.md"] = notebook_page()
+    texts = {"index.md": _text("README.md"), "changes.md": _text("CHANGELOG.md"), f"{NOTEBOOK}.md": notebook_page()}
     texts["CITATION.cff"] = _text("CITATION.cff")
     texts |= {f"benchmarks/{path.name}": _text(f"benchmarks/{path.name}") for path in _benchmarks()}
     for name, text in texts.items():

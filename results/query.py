@@ -18,6 +18,7 @@ from results.layout import StudyFolder, make_folder, read_folder, table_named, w
 from results.packs import Span, holed_files, read_commits, spans_by_file
 from results.places import arrow_place
 from results.schema import Column
+from results.shown import study_html
 from results.tables import TABLES
 from results.trials import trials_table
 
@@ -29,6 +30,14 @@ _RELISTINGS = 100
 
 class Study(StudyFolder):
     """A study that can be read; made by `open` or `create`."""
+
+    def __repr__(self) -> str:
+        """Name and folder."""
+        return f"<Study {self.name} in {self.path}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the tables that have rows."""
+        return study_html(self)
 
     @property
     def tables(self) -> tuple[str, ...]:

@@ -161,3 +161,17 @@ class TestGrownLeaf:
     def test_filters_see_the_filled_value(self, grown):
         assert len(grown.table("kernel", columns=["step"], filters=[("clip", "==", 0.5)])) == 12
         assert len(grown.table("kernel", filters=[("clip", ">", 1.0), ("step", ">", 9)])) == 2
+
+
+def test_a_notebook_shows_what_there_is(filled):
+    shown = filled._repr_html_()
+    assert "<code>kernel</code></td><td>12</td>" in shown
+    assert "<code>trials</code></td><td>3</td>" in shown
+    assert "effective_rank" in shown
+    assert "<code>cone</code>" not in shown
+    assert repr(filled) == f"<Study {filled.name} in {filled.path}>"
+
+
+def test_a_notebook_shows_an_empty_study_and_escapes_its_name(study):
+    assert "No rows yet" in study._repr_html_()
+    assert "<b>&lt;i&gt;</b>" in dataclasses.replace(study, name="<i>")._repr_html_()
