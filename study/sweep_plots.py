@@ -121,7 +121,7 @@ def trend_words(row: Mapping[str, Any]) -> str:
     return (
         f"× {row['per_octave']:.3g} [{row['ci_low']:.3g}, {row['ci_high']:.3g}] for each doubling of "
         f"{str(row['axis']).replace('_', ' ')}{adjusted}; {row['num_settings']} settings, {row['num_seeds']} seeds; "
-        f"{row['verdict']}"
+        f"{row['verdict']} (p {row['p_holm']:.2g}, Holm)"
     )
 
 
