@@ -40,6 +40,8 @@ bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kernels
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.linearised
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sweep
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.refine
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale
 
 # torch first and alone: its exact pin keeps other packages from taking a build of another kind.
 $(STAMP): pyproject.toml constraints.txt
