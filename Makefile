@@ -29,17 +29,19 @@ docs: $(STAMP)
 	$(BIN)/python docs/generate.py
 
 site: $(DOCS_STAMP)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # What README and docs/ show is run: commands shrunk where they are long, Python blocks, worked examples, the notebook.
 docs-test: $(DOCS_STAMP)
-	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(BIN)/python -m pytest -m docs
+	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(BIN)/python -m pytest -m docs -n 2 --dist loadgroup
 
 bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engines
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kernels
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.linearised
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sweep
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.refine
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale
 
 # torch first and alone: its exact pin keeps other packages from taking a build of another kind.
 $(STAMP): pyproject.toml constraints.txt

@@ -51,22 +51,32 @@ MOST_PACKS = 8
 _RELISTINGS = 100
 
 
-def read_all_commits(study: StudyFolder) -> list[Commit]:
+def read_all_commits(study: StudyFolder, trial_key: str = "") -> list[Commit]:
     """Every commit, superseded ones included, by trial and part; those of a pack give way to files of their own.
+
+    Args:
+        study: The study.
+        trial_key: A trial, whose commits alone are read; all by default.
 
     Raises:
         StudyError: one is damaged.
     """
-    return unshadowed([*read_loose_commits(study), *read_packed_commits(study)])
+    loose = read_loose_commits(study, trial_key)
+    packed = [commit for commit in read_packed_commits(study) if trial_key in ("", commit.trial_key)]
+    return unshadowed([*loose, *packed])
 
 
-def read_commits(study: StudyFolder) -> list[Commit]:
+def read_commits(study: StudyFolder, trial_key: str = "") -> list[Commit]:
     """The live commits, by trial and part.
+
+    Args:
+        study: The study.
+        trial_key: A trial, whose commits alone are read; all by default.
 
     Raises:
         StudyError: a commit or a pack is damaged.
     """
-    return live_commits(read_all_commits(study))
+    return live_commits(read_all_commits(study, trial_key))
 
 
 def read_packed_commits(study: StudyFolder) -> list[Commit]:

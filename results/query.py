@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from results.layout import StudyFolder, make_folder, read_folder, table_named, w
 from results.packs import Span, holed_files, read_commits, spans_by_file
 from results.places import arrow_place
 from results.schema import Column
+from results.shown import study_html
 from results.tables import TABLES
 from results.trials import trials_table
 
@@ -25,10 +27,20 @@ Filter = tuple[str, str, Any]
 Filters = Sequence[Filter] | Sequence[Sequence[Filter]]
 
 _RELISTINGS = 100
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9]+")
+"""Trial keys that stand for themselves in a pattern of file names."""
 
 
 class Study(StudyFolder):
     """A study that can be read; made by `open` or `create`."""
+
+    def __repr__(self) -> str:
+        """Name and folder."""
+        return f"<Study {self.name} in {self.path}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the tables that have rows."""
+        return study_html(self)
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -54,7 +66,7 @@ class Study(StudyFolder):
         expression = _expression(filters)
         needed = list(dict.fromkeys([*wanted, *row_key, *tested]))
         try:
-            rows = _read(self, name, needed, expression, tested)
+            rows = _read(self, name, needed, expression, tested, _only_trial(filters))
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError) as error:
             # A file that was lost or cut short is told of as such, with the way out.
             require_files(self, read_commits(self))
@@ -124,18 +136,29 @@ def _expression(filters: Filters | None) -> pc.Expression | None:
         raise StudyError(f"cannot filter by {filters!r}: {_first_line(error)}") from error
 
 
+def _only_trial(filters: Filters | None) -> str:
+    """The trial that filters ask for, whose files alone need be read; empty if they ask for others as well."""
+    keys = [term[2] for term in filters or () if isinstance(term, tuple) and term[:2] == ("trial_key", "==")]
+    return str(keys[0]) if keys and _PLAIN_KEY.fullmatch(str(keys[0])) else ""
+
+
 def _read(
-    study: StudyFolder, name: str, needed: list[str], expression: pc.Expression | None, tested: Sequence[str]
+    study: StudyFolder,
+    name: str,
+    needed: list[str],
+    expression: pc.Expression | None,
+    tested: Sequence[str],
+    trial_key: str,
 ) -> pa.Table:
-    """Rows that fulfil `expression`, with the columns `needed`."""
+    """Rows that fulfil `expression`, with the columns `needed`; `trial_key` is the one they are of, if only one."""
     if name == "trials":
-        rows = trials_table(study, read_commits(study))
+        rows = trials_table(study, read_commits(study, trial_key))
         return (rows if expression is None else rows.filter(expression)).select(needed)
     columns = (*study.setting_columns, *table_named(name).columns)
     fills = {column.name: column.fill for column in columns if column.fill is not None}
     # In old files a grown column is null until it is filled, so a filter on it must wait.
     late = not fills.keys().isdisjoint(tested)
-    rows = _scan(study, name, needed, None if late else expression)
+    rows = _scan(study, name, needed, None if late else expression, trial_key)
     for position, column in enumerate(rows.column_names):
         if column in fills:
             filled = pc.fill_null(rows.column(position), pa.scalar(fills[column], rows.schema.field(position).type))
@@ -143,10 +166,12 @@ def _read(
     return rows.filter(expression) if late else rows
 
 
-def _scan(study: StudyFolder, name: str, needed: list[str], expression: pc.Expression | None) -> pa.Table:
+def _scan(
+    study: StudyFolder, name: str, needed: list[str], expression: pc.Expression | None, trial_key: str
+) -> pa.Table:
     schema = pa.schema([field.with_nullable(True) for field in study.schema(name)])
     for _ in range(_RELISTINGS):
-        files = _live_files(study, name)
+        files = _live_files(study, name, trial_key)
         if not files:
             return schema.empty_table().select(needed)
         try:
@@ -160,17 +185,17 @@ def _scan(study: StudyFolder, name: str, needed: list[str], expression: pc.Expre
             return pa.concat_tables(found)
         except FileNotFoundError:
             # Swept between listing and reading: then a new listing names other files. The same ones are truly lost.
-            if files == _live_files(study, name):
+            if files == _live_files(study, name, trial_key):
                 raise
     raise StudyError(f"table {name!r} of {study.path} changes all the time; try again")
 
 
-def _live_files(study: StudyFolder, name: str) -> dict[str, list[Span]]:
-    """Paths of a table's data files -> the spans of live rows; none named where all rows of a file are."""
+def _live_files(study: StudyFolder, name: str, trial_key: str) -> dict[str, list[Span]]:
+    """Paths of a table's data files -> the spans of live rows, of one trial if named; none where all of a file are."""
     if table_named(name).is_derived:
         path = study.derived_file(name)
         return {arrow_place(path)[0]: []} if path.exists() else {}
-    commits = read_commits(study)
+    commits = read_commits(study, trial_key)
     holed = holed_files(commits)
     spans = spans_by_file(commits, name)
     folder = study.path / name

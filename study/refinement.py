@@ -204,8 +204,7 @@ def following(space: Space, study: results.Study, job: Job) -> list[Job]:
     trial, mine = job.trial, [("trial_key", "==", job.trial.key)]
     alone = replace(_with_snapshots(space), settings=(trial.setting,), seeds=(trial.seed,))
     more = wanted_beside([alone], study.table("chaos", filters=mine), declared, read_evidence(study, declared, mine))
-    commits = [commit for commit in results.read_commits(study) if commit.trial_key == trial.key]
-    return make_plan(alone, commits, more=more).jobs
+    return make_plan(alone, results.read_commits(study, trial.key), more=more).jobs
 
 
 def _with_snapshots(space: Space) -> Space:

@@ -92,15 +92,17 @@ def trend_figure(courses: Comparison, axis: str, settings: pd.DataFrame, axes: S
     """
     law = courses.trends
     law = law[(law["axis"] == axis) & (law["unit"] == "steps") & law["per_octave"].notna()]
-    points = courses.pushes[courses.pushes["step"] > 0]
-    if law.empty or points.empty or (points[axis] <= 0).any():
+    if law.empty:
         return None
     row = records(law)[0]
+    points = courses.pushes[(courses.pushes["step"] > 0) & (courses.pushes["magnitude"] == row["magnitude"])]
+    if points.empty or (points[axis] <= 0).any():
+        return None
     figure, (panel,) = make_panels(1, 6.4, 4.4)
-    _points(panel, points, axis, settings, axes)
-    _law(panel, points, axis, row)
     panel.set_xscale("log")
     panel.set_yscale("log")
+    _points(panel, points, axis, settings, axes)
+    _law(panel, points, axis, row)
     values = sorted(set(points[axis]))
     panel.set_xticks(values, [f"{value:g}" for value in values])
     panel.minorticks_off()
@@ -119,7 +121,7 @@ def trend_words(row: Mapping[str, Any]) -> str:
     return (
         f"× {row['per_octave']:.3g} [{row['ci_low']:.3g}, {row['ci_high']:.3g}] for each doubling of "
         f"{str(row['axis']).replace('_', ' ')}{adjusted}; {row['num_settings']} settings, {row['num_seeds']} seeds; "
-        f"{row['verdict']}"
+        f"{row['verdict']} (p {row['p_holm']:.2g}, Holm)"
     )
 
 
@@ -147,11 +149,10 @@ def _law(panel: Axes, points: pd.DataFrame, axis: str, row: Mapping[str, Any]) -
         powers = np.log([float(row[name]) for name in ("per_octave", "ci_low", "ci_high")]).clip(-STEEPEST, STEEPEST)
     line, low, high = (np.exp(centre_y + power * (grid - centre_x)) for power in powers)
     panel.plot(2.0**grid, line, color="black", linewidth=1.4, label="fitted power")
-    bottom, top = panel.get_ylim()
     reach = (float(steps.min()) / 4, float(steps.max()) * 4)
     least, most = np.minimum(low, high).clip(*reach), np.maximum(low, high).clip(*reach)
     panel.fill_between(2.0**grid, least, most, color="black", alpha=0.1, linewidth=0, label="its 95 % interval")
-    panel.set_ylim(min(bottom, reach[0] * 2), max(top, reach[1] / 2))
+    panel.set_ylim(reach[0] * 2, reach[1] / 2)
 
 
 def agreement_figure(transitions: pd.DataFrame, settings: pd.DataFrame, axes: Sequence[str]) -> Figure | None:

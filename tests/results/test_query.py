@@ -2,6 +2,7 @@ import dataclasses
 
 import pandas as pd
 import pytest
+from pandas.testing import assert_frame_equal
 from sample_study import SETTING_COLUMNS, keys_of, rows_of
 
 import results
@@ -100,8 +101,8 @@ def test_swept_study_is_readable_by_plain_pandas(filled, write, lease):
 def test_file_swept_between_listing_and_reading(filled, write, lease, monkeypatch):
     listed = results.query.read_commits
 
-    def then_supersede(study):
-        commits = listed(study)
+    def then_supersede(study, trial_key):
+        commits = listed(study, trial_key)
         monkeypatch.undo()
         write("a", {"kernel": rows_of("kernel", count=1)}, trial_key="t1", generation=1)
         results.sweep(filled, lease_id=lease.id)
@@ -161,3 +162,32 @@ class TestGrownLeaf:
     def test_filters_see_the_filled_value(self, grown):
         assert len(grown.table("kernel", columns=["step"], filters=[("clip", "==", 0.5)])) == 12
         assert len(grown.table("kernel", filters=[("clip", ">", 1.0), ("step", ">", 9)])) == 2
+
+
+def test_a_notebook_shows_what_there_is(filled):
+    shown = filled._repr_html_()
+    assert "<code>kernel</code></td><td>12</td>" in shown
+    assert "<code>trials</code></td><td>3</td>" in shown
+    assert "effective_rank" in shown
+    assert "<code>cone</code>" not in shown
+    assert repr(filled) == f"<Study {filled.name} in {filled.path}>"
+
+
+def test_a_notebook_shows_an_empty_study_and_escapes_its_name(study):
+    assert "No rows yet" in study._repr_html_()
+    assert "<b>&lt;i&gt;</b>" in dataclasses.replace(study, name="<i>")._repr_html_()
+
+
+def test_a_trial_s_rows_are_read_from_its_own_files(study, write):
+    for key in ("t0", "t1", "t2"):
+        write(trial_key=key)
+    whole = study.table("kernel")
+    mine = [("trial_key", "==", "t1"), ("step", ">=", 1)]
+    expected = whole[(whole["trial_key"] == "t1") & (whole["step"] >= 1)].reset_index(drop=True)
+    assert_frame_equal(study.table("kernel", filters=mine), expected)
+    assert study.table("kernel", filters=[("trial_key", "==", "t*")]).empty, "no pattern"
+    for path in study.path.glob("kernel/t0-*"):
+        path.write_bytes(b"damaged, and nobody looks")
+    assert_frame_equal(study.table("kernel", filters=mine), expected)
+    assert study.table("kernel", filters=[("trial_key", "==", "t9")]).empty
+    assert list(study.table("trials", filters=mine[:1])["trial_key"]) == ["t1"]

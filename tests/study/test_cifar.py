@@ -25,7 +25,10 @@ SHRUNK = {
 
 @pytest.mark.parametrize(
     ("preset", "smaller"),
-    [("cifar10_resnet20", {"depth": 8, "width": 2}), ("cifar10_vgg16", {"depth": 11, "width": 2})],
+    [
+        ("cifar10_resnet20", {"depth": 8, "width": 2}),
+        pytest.param("cifar10_vgg16", {"depth": 11, "width": 2}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_preset_end_to_end(preset, smaller, in_process, tmp_path, monkeypatch):
     monkeypatch.setenv("TWOPHASE_CACHE", str(tmp_path / "cache"))

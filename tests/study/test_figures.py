@@ -236,7 +236,10 @@ def test_every_setting_has_a_small_panel():
 
 def test_a_trend_shows_every_seed_and_the_fitted_power():
     curves = {0.05: (1.0, 0.0, 0.0), 0.1: (1.0, 0.3, 0.0), 0.2: (1.0, 1.0, 0.0)}
-    chaos = pd.concat([healthy(point, curve=curves[point.lr]) for point in POINTS])
+    chaos = pd.concat(
+        [healthy(point, curve=curves[point.lr], magnitude=size) for point in POINTS for size in (1e-2, 1e-4)]
+    )
+    chaos = chaos.drop_duplicates()
     courses = all_trends(chaos, DECLARED, Evidence())
     figure = trend_figure(courses, "lr", chaos, AXES)
     (panel,) = figure.axes
@@ -249,8 +252,11 @@ def test_a_trend_shows_every_seed_and_the_fitted_power():
     slope = np.polyfit(np.log2(x), np.log(y), 1)[0]
     (row,) = courses.trends[(courses.trends["axis"] == "lr") & (courses.trends["unit"] == "steps")].to_dict("records")
     assert math.exp(slope) == pytest.approx(row["per_octave"], rel=1e-9)
-    points = sum(len(line.get_xdata()) for line in panel.get_lines() if line.get_marker() == "o")
-    assert points == 9
+    points = [line for line in panel.get_lines() if line.get_marker() == "o"]
+    assert sum(len(line.get_xdata()) for line in points) == 9
+    bottom, top = panel.get_ylim()
+    for line in points:
+        assert all(bottom < float(step) < top for step in line.get_ydata()), "every seed is in sight"
     assert trend_figure(courses, "width", chaos, AXES) is None
 
 

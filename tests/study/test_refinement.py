@@ -127,8 +127,8 @@ def pushed(study):
     ]
 
 
-def test_brackets_end_narrow_and_every_row_is_one_of_the_dense_grid_s(in_process, tmp_path, capsys):
-    study = launch(TINY, tmp_path / "one")
+def test_brackets_end_narrow_and_the_same_command_does_nothing_more(in_process, tmp_path, capsys):
+    study = launch(TINY, tmp_path, overrides={"seeds": 1})
     declared = manifest.require_declared(study.path)
     found = brackets(study.table("chaos"), declared)
     assert found
@@ -136,12 +136,23 @@ def test_brackets_end_narrow_and_every_row_is_one_of_the_dense_grid_s(in_process
     assert results.check(study) == []
     assert study.table("trials").is_sentinel_exact.all()
     status = read_status(study)
-    assert (status.plan.num_done, status.plan.jobs) == (2, [])
+    assert (status.plan.num_done, status.plan.jobs) == (1, [])
     before = pushed(study)
     capsys.readouterr()
-    assert pushed(launch(TINY, tmp_path / "one")).equals(before)
+    assert pushed(launch(TINY, tmp_path, overrides={"seeds": 1})).equals(before)
     assert "0 to run" in capsys.readouterr().err
+    # A finer factor asks for steps that aren't there yet.
+    finer = {"seeds": 1, "chaos.fork_steps.refine.factor": 1.1, "chaos.fork_steps.refine.most": 30}
+    plan = refined_plan(search_spaces.load(TINY, finer), study, results.read_commits(study))
+    following = {child.fork_step for job in plan.jobs for child in job.todo.perturbed}
+    assert following
+    assert not following & set(study.table("chaos")["fork_step"])
 
+
+@pytest.mark.slow
+def test_stopped_early_it_goes_on_and_every_row_is_one_of_the_dense_grid_s(in_process, tmp_path):
+    study = launch(TINY, tmp_path / "one")
+    before = pushed(study)
     # Stopped early and gone on with: the same as at one go.
     launch(TINY, tmp_path / "two", overrides={"chaos.fork_steps.refine.most": 1})
     fewer = pushed(results.open(tmp_path / "two" / "tiny"))
@@ -161,20 +172,8 @@ def test_brackets_end_narrow_and_every_row_is_one_of_the_dense_grid_s(in_process
     assert np.array_equal(kept["test_barrier"], kept["test_barrier_before"])
 
 
-def test_a_later_run_of_the_space_plans_nothing_more_than_what_rows_ask_for(in_process, tmp_path):
-    study = launch(TINY, tmp_path)
-    space = search_spaces.load(TINY)
-    plan = refined_plan(space, study, results.read_commits(study))
-    assert plan.jobs == []
-    assert all(job.means.is_snapshot_kept for job in refined_plan(space).jobs)
-    wider = search_spaces.load(TINY, {"chaos.fork_steps.refine.factor": 1.1, "chaos.fork_steps.refine.most": 30})
-    next_steps = {
-        child.fork_step
-        for job in refined_plan(wider, study, results.read_commits(study)).jobs
-        for child in job.todo.perturbed
-    }
-    assert next_steps
-    assert not next_steps & set(study.table("chaos")["fork_step"])
+def test_later_rounds_fork_from_snapshots():
+    assert all(job.means.is_snapshot_kept for job in refined_plan(search_spaces.load(TINY)).jobs)
 
 
 @pytest.mark.parametrize(
