@@ -237,7 +237,7 @@ def make_plan(
     plan = Plan()
     means, fold = (spaces[-1].training, spaces[-1].fold) if spaces else (Training(), Fold())
     for trial, asked_for in wanted_of.items():
-        asked_for += filter(None, [(more or {}).get(trial.key)])
+        asked_for.extend(filter(None, [(more or {}).get(trial.key)]))
         wanted = todo_union(asked_for) if len(asked_for) > 1 else asked_for[0]
         job = Job(trial, wanted, wanted, means=means)
         _count(plan, trial, wanted, pieces_of(job, fold))
