@@ -29,7 +29,7 @@ docs: $(STAMP)
 	$(BIN)/python docs/generate.py
 
 site: $(DOCS_STAMP)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # What README and docs/ show is run: commands shrunk where they are long, Python blocks, worked examples, the notebook.
 docs-test: $(DOCS_STAMP)

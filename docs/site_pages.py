@@ -18,6 +18,14 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOK = "first_sweep"
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """List the benchmarks that there are, by their headings."""
+    (entry,) = [entry for entry in config.nav or [] if "Benchmarks" in entry]
+    names = [f"benchmarks/{path.name}" for path in _benchmarks()]
+    entry["Benchmarks"] = [{_text(name).partition("\n")[0].lstrip("# "): name} for name in names]
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages from elsewhere."""
     texts = {"index.md": _text("README.md"), "changes.md": _text("CHANGELOG.md"), f"{NOTEBOOK}.md": notebook_page()}

@@ -30,6 +30,14 @@ def test_the_site_builds_without_a_warning_and_needs_no_network(tmp_path):
     assert not re.findall(r"url\(['\"]?https?:", styles)
 
 
+def test_every_page_stands_in_the_site_s_contents():
+    """Without mkdocs, so that a page that was added is missed at once."""
+    named = set(re.findall(r": ([\w/]+)\.md$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
+    folder = ROOT / "docs"
+    there = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.md")}
+    assert named == there | {"index", "changes", "first_sweep"}
+
+
 def commands_in(text):
     """Each `twophase …` of a script, with its variables given values."""
     for line in re.findall(r"^\s*(?:entrypoint: |[^#\n]*'|)(twophase [^&'\n]+)", text, re.MULTILINE):
