@@ -22,7 +22,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """List the benchmarks that there are, by their headings."""
     (entry,) = [entry for entry in config.nav or [] if "Benchmarks" in entry]
     names = [f"benchmarks/{path.name}" for path in _benchmarks()]
-    entry["Benchmarks"] = [{_text(name).partition("\n")[0].lstrip("# "): name} for name in names]
+    entry["Benchmarks"] = [{_text(name).partition("\n")[0].strip("# ").replace("`", ""): name} for name in names]
     return config
 
 
@@ -62,7 +62,8 @@ def notebook_page() -> str:
 def _shown(output: dict[str, Any]) -> Iterator[str]:
     data = output.get("data", {})
     if "text/html" in data:
-        yield re.sub(r"\n\s*", "\n", "".join(data["text/html"]))
+        table = re.sub(r"\n\s*", "\n", "".join(data["text/html"]))
+        yield f'<div style="overflow-x: auto">{table}</div>'
     elif "image/png" in data:
         yield f'<img alt="figure" src="data:image/png;base64,{"".join(data["image/png"]).strip()}">'
     else:
