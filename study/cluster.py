@@ -17,19 +17,21 @@ from typing import Any
 import torch
 
 import twophase
+from study.packages import PACKAGES, ours
 from study.planner import Job
 from study.vitals import ClusterVitals, LocalVitals, RayGone
 from study.worker import Place
 from twophase.errors import BadInput
 from twophase.exactness import MKL_MODE, MKL_VARIABLE
 
-PACKAGES = ("twophase", "search_spaces", "results", "study")
 WORKER_RETRIES = 3
 BEFORE_IMPORT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Tune's snapshots of a sweep, 10 kB per trial each time: what was done is in the store, and nothing reads them.
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -60,10 +62,10 @@ def check_not_shadowed(folder: Path) -> None:
         BadInput: `folder` holds a package or module of one of our names that isn't ours.
     """
     for name in PACKAGES:
-        ours = Path(str(import_module(name).__file__)).resolve()
+        mine = Path(str(import_module(name).__file__)).resolve()
         for other in (folder / name / "__init__.py", folder / f"{name}.py"):
-            if other.is_file() and other.resolve() != ours:
-                raise BadInput(f"{other} would be imported in place of {ours}; run from another folder")
+            if other.is_file() and other.resolve() != mine:
+                raise BadInput(f"{other} would be imported in place of {mine}; run from another folder")
 
 
 class Terminated(KeyboardInterrupt):
@@ -277,6 +279,7 @@ def work_of(job: Job, place: Place) -> dict[str, Any]:
         "job": json.dumps(job.to_json()),
         "place": asdict(place),
         "version": twophase.__version__,
+        "packages": ours(),
     }
 
 

@@ -12,6 +12,7 @@ from ray import tune
 
 import results
 import twophase
+from study import packages
 from study.planner import Job
 from study.worker import Place, commit_failure, is_environment_fault, prepare_process, run_job
 
@@ -45,6 +46,8 @@ class JobRunner(tune.Trainable):
         """Read the job; here and not in `setup`, where an error would reach Ray and be tried again."""
         if self._work["version"] != twophase.__version__:
             raise OSError(errno.EIO, f"worker has twophase {twophase.__version__}, driver {self._work['version']}")
+        if unlike := packages.difference(self._work["packages"]):
+            raise OSError(errno.EIO, unlike)
         self._job = Job.from_json(json.loads(self._work["job"]))
         self._place = Place(**self._work["place"])
         return run_job(self._job, self._place)

@@ -2,23 +2,24 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
-from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
 
 import results
 import study
-from study import cli, cluster_address, driver, trainable
+from study import cli, cluster_address, driver, packages, trainable
 from study.cluster import (
     EnvironmentFault,
     Terminated,
     num_processors,
     sigterm_handler_kept,
     terminated_as_interrupt,
+    work_of,
 )
 from study.progress import Progress
 from study.report import write_report
@@ -47,7 +48,7 @@ class Sabotage:
 
 def do(job, place: Place, *, version: str = __version__) -> dict:
     """What Ray does with one job, in this process; the runner's last report."""
-    work = {"job": json.dumps(job.to_json()), "place": asdict(place), "version": version}
+    work = {**work_of(job, place), "version": version}
     runner = JobRunner({"work": work})
     try:
         report = runner.step()
@@ -345,6 +346,28 @@ def test_a_worker_of_another_version_computes_nothing(sabotage, tmp_path):
     assert "0.0.0" in report["fault"]
     assert __version__ in report["fault"]
     assert results.read_commits(results.open(tmp_path / "fails")) == []
+
+
+def test_a_worker_that_imports_another_results_package_computes_nothing(sabotage, tmp_path, monkeypatch, capsys):
+    stray = tmp_path / "stray" / "results"
+    stray.mkdir(parents=True)
+    (stray / "__init__.py").write_text("def write_part(*_, **__): ...\n")
+    driver_s = packages.ours()
+    monkeypatch.setattr(trainable.packages, "ours", lambda: {**driver_s, "results": packages.read(stray)})
+    assert run() == 3
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("twophase: ")]
+    assert f"worker imports results from {stray}, which differs from the driver's in {driver_s['results'][0]}" in line
+    assert sabotage.ran == []
+    assert results.read_commits(results.open("runs/fails")) == []
+
+
+def test_the_same_code_in_another_place_is_the_same(tmp_path):
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(packages.ours()["results"][0], copy, ignore=shutil.ignore_patterns("__pycache__"))
+    there = {**packages.ours(), "results": packages.read(copy)}
+    assert packages.difference(there) == ""
+    (copy / "store.py").write_text("# older\n")
+    assert "worker imports results from" in packages.difference({**there, "results": packages.read(copy)})
 
 
 def test_launch_returns_the_study_with_its_failures(sabotage, tmp_path):
