@@ -117,7 +117,8 @@ def test_the_unswitched_row_is_the_trial_s(whole):
 
 def test_figures_are_drawn(whole):
     names = {file.name for file in (whole.path / "figures").iterdir() if file.stat().st_size > 1000}
-    shown = ("barrier", "comparison", "disagreement", "dose", "kernel_distance", "learning_curves", "switch")
+    shown = {"barrier", "boundary", "comparison", "disagreement", "divergence", "dose"}
+    shown |= {"kernel_distance", "learning_curves", "path", "switch"}
     assert names == {f"{name}.{kind}" for name in shown for kind in ("png", "svg")}
 
 
