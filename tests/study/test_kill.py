@@ -177,7 +177,7 @@ def test_twenty_rounds_of_kills_at_random_moments(tmp_path):
     for number in range(NUM_ROUNDS):
         victim, before = VICTIMS[number % len(VICTIMS)], len(commits(tmp_path))
         run = start(tmp_path, MANY)
-        if chance.random() < 0.7:
+        if number % 4:  # each fourth round is struck as it starts
             enough = before + chance.randint(1, 5)
             wait_for(lambda: len(commits(tmp_path)) >= enough, run)  # noqa: B023 - called at once
         time.sleep(chance.uniform(0, 2))
@@ -187,7 +187,8 @@ def test_twenty_rounds_of_kills_at_random_moments(tmp_path):
         assert run.returncode in ({3, -9} if victim in ("raylet", "gcs_server") else {-9}), error
         grown.append(len(commits(tmp_path)) - before)
     print(f"commits of the rounds: {grown}")
-    assert 0 < sum(grown) < 200
+    assert sum(map(bool, grown)) >= 3 * NUM_ROUNDS // 4
+    assert sum(grown) < 200
     assert cli.main(["run", str(tmp_path / "killed.yaml"), "--root", str(tmp_path / "runs")]) == 0
     assert_whole(tmp_path, undisturbed, num_trials=200)
     _, alive = psutil.wait_procs(seen, timeout=60)
