@@ -183,7 +183,13 @@ def test_a_report_gives_verdicts_in_place_of_a_description(whole, monkeypatch):
     tables["confinement"] = confinements(cone, NO_CHAOS, NOTHING_KNOWN)
     tables |= {name: tables[name].iloc[:0] for name in ("chaos", "growth", "switch", "trajectory")}
     made = pictures(tables)
-    assert [picture.name for picture in made] == ["kernel_distance", "kernel_velocity", "kernel_angle", "kernel_cone"]
+    assert [picture.name for picture in made] == [
+        "kernel_distance",
+        "kernel_velocity",
+        "kernel_angle",
+        "kernel_cone",
+        "kernel_lag",
+    ]
     assert made[2].alt == "mlp, full kernel: confined from step 0, 28, 94, 376, 658 on"
     for facts in ("run_facts", "computed_facts"):
         monkeypatch.setattr(f"study.report.{facts}", lambda *_: {})
