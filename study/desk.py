@@ -12,7 +12,8 @@ Slip = tuple[str, str, bool]
 Report = dict[str, Any]
 """What a worker says of a job: its name, its lane-steps, and its failure, empty if there was none."""
 
-CLOSED = "closed"
+CLOSED: Slip = ("", "", True)
+"""In place of a job, where there will be none any more."""
 
 
 class Desk:
@@ -29,7 +30,7 @@ class Desk:
         """Know a worker; to one that isn't known, or no longer, nothing is given."""
         self._held.setdefault(worker, [])
 
-    def fetch(self, worker: str) -> Slip | str | None:
+    def fetch(self, worker: str) -> Slip | None:
         """A worker's next job; None if there is none now, `CLOSED` if there will be none."""
         if self._is_closed or worker not in self._held:
             return CLOSED

@@ -7,23 +7,50 @@ would cost it a round trip. So what Tune runs are workers, as many as there is r
 
 import json
 import time
+import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from study.cluster import WORKER_RETRIES, EnvironmentFault, Proposals
+import ray
+from ray import cloudpickle
+
+from study import desk as desk_module
+from study.cluster import WORKER_RETRIES, Proposals
 from study.desk import Report, Slip
 from study.planner import Job
 from study.progress import Progress
 
 LOOK_SECONDS = 0.05
+ANSWER_SECONDS = 60.0
+HEAD = {"node:__internal_head__": 0.001}
+"""The desk stands on the node that the cluster can't do without."""
 
 
-@dataclass
-class Worker:
-    """A worker as the driver knows it: the jobs that it has, the one it is at last."""
+@dataclass(frozen=True)
+class OpenDesk:
+    """A desk that workers find by its name.
 
-    jobs: list[str] = field(default_factory=list)
+    Attributes:
+        name: Its name.
+        actor: Its process.
+    """
+
+    name: str
+    actor: Any
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Call one of its methods."""
+        return ray.get(getattr(self.actor, method).remote(*arguments), timeout=ANSWER_SECONDS)
+
+
+def open_desk() -> OpenDesk:
+    """Open a desk; Ray must have started."""
+    # Else its process would import all of ours, and take seconds and memory for nothing.
+    cloudpickle.register_pickle_by_value(desk_module)  # type: ignore[no-untyped-call]
+    name = f"desk-{uuid.uuid4().hex}"
+    options = {"name": name, "num_cpus": 0, "resources": HEAD, "max_concurrency": 1}
+    return OpenDesk(name, ray.remote(desk_module.Desk).options(**options).remote())
 
 
 class Foreman:
@@ -41,7 +68,7 @@ class Foreman:
             room: Most workers, at present.
         """
         self._proposals, self._desk, self._progress, self._room = proposals, desk, progress, room
-        self._workers: dict[str, Worker] = {}
+        self._workers: dict[str, list[str]] = {}  # the jobs of each, the one that it is at last
         self._jobs: dict[str, Job] = {}
         self._deaths: dict[str, int] = {}
         self._num_ready = self._num_futile = 0
@@ -58,7 +85,7 @@ class Foreman:
         if self._num_ready <= self._num_idle:
             return False
         self._desk("employ", worker)
-        self._workers[worker] = Worker()
+        self._workers[worker] = []
         return True
 
     def look(self) -> None:
@@ -68,8 +95,8 @@ class Foreman:
             return
         self._looked = now
         self._stock([])
-        self._fill(0)
-        if self._progress.is_ending or not self._jobs:
+        self._fill(0 if self._jobs else 1)
+        if not self._is_closed and (self._progress.is_ending or not self._jobs):
             self._is_closed = True
             self._stock([])
 
@@ -86,15 +113,13 @@ class Foreman:
             worker: The worker.
             cause: What it died of, in one line.
 
-        Raises:
-            EnvironmentFault: Workers die before they get to any job.
         """
         self._stock([])
-        names = self._workers.pop(worker, Worker()).jobs
+        names = self._workers.pop(worker, [])
         if not names:
             self._num_futile += 1
             if self._num_futile > WORKER_RETRIES:
-                raise EnvironmentFault(f"workers die before they begin: {cause}")
+                self._progress.faults.append(f"workers die before they begin: {cause}")
         else:
             self._deaths[names[-1]] = self._deaths.get(names[-1], 0) + 1
         dead = [name for name in names if self._deaths.get(name, 0) > WORKER_RETRIES]
@@ -102,18 +127,24 @@ class Foreman:
         # Alone from now on: of two jobs at once nobody could tell which one it is that kills workers.
         self._desk("dismiss", worker, [_slip(self._jobs[name], is_alone=True) for name in again])
         self._num_ready += len(again)
+        for name in names:
+            self._progress.lost(name, self._num_running, is_given_up=name in dead)
         for name in dead:
-            self._progress.lost(name)
             self._proposals.end(self._jobs.pop(name), cause)
 
     @property
+    def _num_running(self) -> int:
+        """Jobs that are computed: of each worker's the last, for those before are only being committed."""
+        return sum(bool(jobs) for jobs in self._workers.values())
+
+    @property
     def _num_idle(self) -> int:
-        return sum(not worker.jobs for worker in self._workers.values())
+        return len(self._workers) - self._num_running
 
     def _fill(self, more: int) -> None:
         """Have a job ready for each worker that has none, and where nothing depends on what ends, for the others."""
         ahead = len(self._workers) if self._proposals.is_settled else self._num_idle
-        slips = []
+        slips: list[Slip] = []
         while self._num_ready + len(slips) < ahead + more and not self._progress.is_ending:
             job = self._proposals.next_job()
             if job is None:
@@ -129,14 +160,14 @@ class Foreman:
             self._hear(worker, report, name)
 
     def _hear(self, worker: str, report: Report | None, name: str) -> None:
-        mine = self._workers.setdefault(worker, Worker())
+        mine = self._workers[worker]
         if report is None:
-            mine.jobs.append(name)
+            mine.append(name)
             self._num_futile = 0
-            self._progress.began(name)
+            self._progress.began(name, self._num_running)
             return
-        mine.jobs.remove(name)
-        self._progress.ended(name, report)
+        mine.remove(name)
+        self._progress.ended(name, report, self._num_running)
         self._proposals.end(self._jobs.pop(name), "")
 
 

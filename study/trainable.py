@@ -7,8 +7,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import ray
 from ray import tune
@@ -29,7 +29,7 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.01, 0.2
 class Desk(Protocol):
     """Where jobs come from; see `study.desk`."""
 
-    def fetch(self, worker: str) -> Slip | str | None:
+    def fetch(self, worker: str) -> Slip | None:
         """The next job."""
 
     def end(self, worker: str, report: Report) -> None:
@@ -42,9 +42,8 @@ class _DistantDesk:
     def __init__(self, name: str) -> None:
         self._actor = ray.get_actor(name)
 
-    def fetch(self, worker: str) -> Slip | str | None:
-        found: Slip | str | None = ray.get(self._actor.fetch.remote(worker))
-        return found
+    def fetch(self, worker: str) -> Slip | None:
+        return cast("Slip | None", ray.get(self._actor.fetch.remote(worker)))
 
     def end(self, worker: str, report: Report) -> None:
         ray.get(self._actor.end.remote(worker, report))
@@ -53,11 +52,6 @@ class _DistantDesk:
 def desk_called(name: str) -> Desk:
     """The desk of that name."""
     return _DistantDesk(name)
-
-
-def config_of(desk: str, place: Place) -> dict[str, Any]:
-    """What a worker is told when it begins."""
-    return {"desk": desk, "place": asdict(place), "version": twophase.__version__, "packages": packages.ours()}
 
 
 @dataclass(frozen=True)
@@ -99,12 +93,14 @@ class JobRunner(tune.Trainable):
             for _ in self._shift:
                 if time.monotonic() >= until:
                     return self._report(is_done=False)
+        except results.LeaseLost as error:
+            return self._report(is_done=True, fault=str(error))
         except Exception as error:  # noqa: BLE001 - what is no job's fault ends the worker, and is told
             return self._report(is_done=True, fault=_cause(error))
         return self._report(is_done=True)
 
     def _work(self) -> Iterator[None]:
-        """Do jobs until the desk is closed, or there is nothing for a while."""
+        """Do jobs until the desk is closed, or has had nothing for a while."""
         if self._config["version"] != twophase.__version__:
             raise OSError(errno.EIO, f"worker has twophase {twophase.__version__}, driver {self._config['version']}")
         if unlike := packages.difference(self._config["packages"]):
@@ -112,17 +108,19 @@ class JobRunner(tune.Trainable):
         self._place, self._desk = Place(**self._config["place"]), desk_called(self._config["desk"])
         pause, leaves = FIRST_PAUSE_SECONDS, time.monotonic() + IDLE_SECONDS
         with ThreadPoolExecutor(1) as self._threads:
-            while (slip := self._desk.fetch(self.trial_id)) != CLOSED and time.monotonic() < leaves:
-                if slip is None:
-                    if not self._hand_in(is_waited_for=True):
-                        time.sleep(pause)
-                        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-                    yield
+            while (slip := self._desk.fetch(self.trial_id)) != CLOSED:
+                if slip is not None:
+                    yield from self._do(Job.from_json(json.loads(slip[1])))
+                    self._hand_in(is_waited_for=slip[2])
+                    pause, leaves = FIRST_PAUSE_SECONDS, time.monotonic() + IDLE_SECONDS
+                elif self._hand_in(is_waited_for=True):
                     continue
-                _, text, is_alone = slip
-                yield from self._do(Job.from_json(json.loads(text)))
-                self._hand_in(is_waited_for=is_alone)
-                pause, leaves = FIRST_PAUSE_SECONDS, time.monotonic() + IDLE_SECONDS
+                elif time.monotonic() >= leaves:
+                    return
+                else:
+                    time.sleep(pause)
+                    pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                    yield
             self._hand_in(is_waited_for=True)
 
     def _do(self, job: Job) -> Iterator[None]:
@@ -137,7 +135,8 @@ class JobRunner(tune.Trainable):
             self._writing, is_written = _Writing(job, self._told(), self._threads.submit(commit)), True
 
         try:
-            for self._lane_steps, self._total in run_job(job, self._place, write):
+            for done, total in run_job(job, self._place, write):
+                self._lane_steps, self._total = done, total
                 self._beat(job)
                 self._hand_in()
                 yield

@@ -68,9 +68,7 @@ def at_once(commit: Callable[[], None]) -> None:
     commit()
 
 
-def run_job(
-    job: Job, place: Place, write: Callable[[Callable[[], None]], None] = at_once
-) -> Iterator[tuple[int, int]]:
+def run_job(job: Job, place: Place, write: Callable[[Callable[[], None]], None] = at_once) -> Iterator[tuple[int, int]]:
     """Compute what is missing of a trial, or a piece of that, and commit it.
 
     If the stored reference isn't reproduced (another torch, another device), the whole trial is computed again and

@@ -18,10 +18,8 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 import results
-import search_spaces
 from study import cli, searching
 from study.interruption import Interruption, first_ctrl_c_only_asks
-from study.planner import make_plan
 from study.progress import Progress
 from study.room import num_fitting
 
@@ -208,31 +206,6 @@ def test_nothing_runs_yet():
     interruption.is_asked = True
     with pytest.raises(KeyboardInterrupt):
         progress.on_step_begin(0, [])
-
-
-@pytest.mark.parametrize("why", ["Ctrl-C", "a full disk"])
-def test_no_more_jobs_are_given_out_and_what_was_taken_back_did_not_end(why):
-    from study.cluster import Proposals
-    from study.proposed import ProposedJobs
-
-    jobs, ended, interruption = list(make_plan(search_spaces.load(PLAIN)).jobs), [], Interruption()
-    names = [job.name for job in jobs]
-    progress = Progress(NUM_TRIALS, 100, interruption=interruption)
-    proposals = Proposals(lambda: jobs.pop(0), lambda job, death: ended.append((job.name, death)), NUM_TRIALS, 100)
-    given = ProposedJobs(proposals, lambda job: {"name": job.name}, progress, lambda: 4)
-    assert [given.suggest(name)["work"]["name"] for name in "abcd"] == names[:4]
-    assert given.suggest("e") is None, "there is room for four"
-    given.on_trial_complete("a", {"done": True, "fault": ""})
-    progress.died[names[1]] = "killed"
-    given.on_trial_complete("b", None, error=True)
-    if why == "Ctrl-C":
-        interruption.is_asked = True
-    else:
-        progress.faults.append("No space left on device")
-        given.on_trial_complete("d", {"done": True, "fault": "No space left on device"})
-    given.on_trial_complete("c", None)
-    assert given.suggest("f") == "FINISHED"
-    assert ended == [(names[0], ""), (names[1], "killed")]
 
 
 def test_room_is_that_of_each_machine():
