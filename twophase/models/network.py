@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -41,7 +42,23 @@ class LaneNetwork(nn.Module, ABC):
     @property
     def num_lanes(self) -> int:
         """Number of networks K."""
-        return next(self.parameters()).shape[0]
+        holder, name = self._first
+        lanes: Tensor = getattr(holder, name)
+        return lanes.shape[0]
+
+    # Looked up once: a walk through all modules takes as long as a small network's layer, and each step has several.
+    @cached_property
+    def _first(self) -> tuple[nn.Module, str]:
+        """Where the first parameter is: what holds it may hold another in its place while it is called."""
+        return next((m, name) for m in self.modules() for name, _ in m.named_parameters(recurse=False))
+
+    @cached_property
+    def _dropouts(self) -> list[LaneDropout]:
+        return [module for module in self.modules() if isinstance(module, LaneDropout)]
+
+    @cached_property
+    def _has_groups(self) -> bool:
+        return any(isinstance(module, LaneGroupNorm) for module in self.modules())
 
     @property
     def is_examples_last(self) -> bool:
@@ -50,10 +67,10 @@ class LaneNetwork(nn.Module, ABC):
         There batch norm takes a third of the time. In two dimensions the columns of a convolution are nine times its
         input, and that eats it up.
         """
-        parameter = next(self.parameters())
-        is_lean = self.num_lanes > 1 and len(self.input_shape) == 2 and parameter.device.type == "cpu"
-        is_plain = self.is_tracking and not torch.is_autocast_enabled("cpu")
-        return is_lean and is_plain and not any(isinstance(module, LaneGroupNorm) for module in self.modules())
+        holder, name = self._first
+        parameter: Tensor = getattr(holder, name)
+        is_lean = len(parameter) > 1 and len(self.input_shape) == 2 and parameter.device.type == "cpu"
+        return is_lean and self.is_tracking and not torch.is_autocast_enabled("cpu") and not self._has_groups
 
     def forward(self, inputs: Tensor) -> Float[Tensor, "K B C"]:
         """Compute the logits of every lane.
@@ -102,8 +119,7 @@ class LaneNetwork(nn.Module, ABC):
 
         A network that was never told trains without dropout, as statistics are recomputed.
         """
-        dropouts = (module for module in self.modules() if isinstance(module, LaneDropout))
-        for number, dropout in enumerate(dropouts):
+        for number, dropout in enumerate(self._dropouts):
             dropout.noise = (seed, step, number)
 
     def reset_statistics(self) -> bool:
