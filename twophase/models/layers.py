@@ -205,8 +205,9 @@ class LaneBatchNorm(LaneNorm):
         if self._is_lean(x):
             normed, mean, variance = normalise(x, self.weight.flatten(), self.bias.flatten())
             unbiased = variance * (x.shape[2] / (x.shape[2] - 1))
-            self.running_mean.lerp_(mean.view_as(self.running_mean), self.momentum)
-            self.running_var.lerp_(unbiased.view_as(self.running_var), self.momentum)
+            for running, newest in ((self.running_mean, mean), (self.running_var, unbiased)):
+                # Not by `lerp_`, which makes a difference of infinities of a variance beyond the range.
+                running.mul_(1.0 - self.momentum).add_(newest.view_as(running), alpha=self.momentum)
             return normed
         is_needed = self.is_tracking or not self.training
         return F.batch_norm(
