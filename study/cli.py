@@ -13,7 +13,8 @@ from threadpoolctl import threadpool_limits
 
 import results
 from study import commands, completion, manual
-from study.cluster import EnvironmentFault, Terminated
+from study.cluster import EnvironmentFault
+from study.interruption import Terminated
 from study.resources import AUTO
 from twophase import __version__
 from twophase.errors import BadInput

@@ -3,23 +3,22 @@
 import json
 import logging
 import os
-import signal
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 
 import twophase
+from study.interruption import first_ctrl_c_only_asks, sigterm_handler_kept
 from study.packages import PACKAGES, ours
 from study.planner import Job
-from study.vitals import ClusterVitals, LocalVitals, RayGone
+from study.room import num_fitting
+from study.vitals import ClusterVitals, LocalVitals, RayGone, machines_of
 from study.worker import Place
 from twophase.errors import BadInput
 from twophase.exactness import MKL_MODE, MKL_VARIABLE
@@ -32,6 +31,8 @@ BEFORE_IMPORT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # Tune's snapshots of a sweep, 10 kB per trial each time: what was done is in the store, and nothing reads them.
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    # Our own proposer says how many trials there is room for; Tune would let one wait at a time.
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -66,58 +67,6 @@ def check_not_shadowed(folder: Path) -> None:
         for other in (folder / name / "__init__.py", folder / f"{name}.py"):
             if other.is_file() and other.resolve() != mine:
                 raise BadInput(f"{other} would be imported in place of {mine}; run from another folder")
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came: a run ends as it does on Ctrl-C."""
-
-
-@contextmanager
-def terminated_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end a run the way that Ctrl-C does.
-
-    The first one raises; those after it are ignored, for `timeout` and batch systems send two, and the second must not
-    stop the tables from being written. In another thread than the main one signals can't be taken: nothing changes.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    has_come = False
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        nonlocal has_come
-        if not has_come:
-            has_come = True
-            raise Terminated
-
-    old = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        # What Ray catches inside its own calls it raises anew, as the plain kind.
-        raise (Terminated if has_come else KeyboardInterrupt) from error
-    finally:
-        signal.signal(signal.SIGTERM, old)
-
-
-@contextmanager
-def sigterm_handler_kept() -> Iterator[None]:
-    """Keep our handler of SIGTERM while Ray starts, which would replace it by one that exits at once.
-
-    Ray does so in Python, twice, and in C++ as well: that one's is taken back at the end.
-    """
-    ours, install = signal.getsignal(signal.SIGTERM), signal.signal
-
-    def install_but_for_sigterm(number: int, handler: Any) -> Any:
-        return ours if number == signal.SIGTERM else install(number, handler)
-
-    signal.signal = install_but_for_sigterm  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        signal.signal = install
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, ours)
 
 
 @dataclass(frozen=True)
@@ -156,18 +105,16 @@ class Proposals:
     lane_steps: int
 
 
-def run_jobs(jobs: list[Job] | Proposals, crew: Crew) -> dict[str, str]:
+def run_jobs(jobs: Proposals, crew: Crew) -> None:
     """Run jobs on Ray.
 
     Args:
-        jobs: What to do, the most costly first, or what proposes it.
+        jobs: What proposes them.
         crew: What runs them.
-
-    Returns:
-        Name of a job -> cause, for jobs whose worker died too often.
 
     Raises:
         EnvironmentFault: The disk is full, or the cluster can't be reached or went away.
+        KeyboardInterrupt: Ctrl-C came: once, and what ran has ended, or twice.
     """
     for name, value in BEFORE_IMPORT.items():
         os.environ.setdefault(name, value)
@@ -177,14 +124,14 @@ def run_jobs(jobs: list[Job] | Proposals, crew: Crew) -> dict[str, str]:
         _start(ray, crew)
     vitals = _vitals(ray, crew)
     try:
-        return _tune(jobs, crew, vitals)
+        _tune(jobs, crew, vitals)
     finally:
         vitals.leave(ray.shutdown)
 
 
 def _vitals(ray: Any, crew: Crew) -> LocalVitals | ClusterVitals:
     if crew.address is None:
-        return LocalVitals()
+        return LocalVitals(machines_of(ray.nodes()))
     is_client = crew.address.startswith("ray://")
     mine = "" if is_client else ray.get_runtime_context().get_node_id()
 
@@ -221,35 +168,33 @@ def _start(ray: Any, crew: Crew) -> None:
         raise EnvironmentFault(f"Ray can't be used on {where}: {str(error).splitlines()[0]}") from error
 
 
-def _tune(jobs: list[Job] | Proposals, crew: Crew, vitals: LocalVitals | ClusterVitals) -> dict[str, str]:
+def _tune(jobs: Proposals, crew: Crew, vitals: LocalVitals | ClusterVitals) -> None:
     from ray import tune  # noqa: PLC0415 - as above
 
+    from study.drain import Drain  # noqa: PLC0415 - imports Ray
     from study.progress import Progress  # noqa: PLC0415 - imports Ray
     from study.proposed import ProposedJobs  # noqa: PLC0415 - imports Ray
     from study.trainable import JobRunner  # noqa: PLC0415 - imports Ray
 
     # What Ray reports of single trials stands in our own progress line, commits and exit status.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    planned: dict[str, Any]
-    tuning: dict[str, Any] = {"reuse_actors": True, "max_concurrent_trials": crew.workers}
-    if isinstance(jobs, Proposals):
-        progress = Progress(jobs.num_jobs, jobs.lane_steps, vitals.fault)
-        proposed = ProposedJobs(jobs, lambda job: work_of(job, crew.place), progress.died)
-        planned, tuning = {}, {**tuning, "search_alg": proposed, "num_samples": -1}
-        # On a cluster what there is room for is not this machine's to say.
-        tuning["max_concurrent_trials"] = crew.workers or (None if crew.address else num_processors())
-    else:
-        progress = Progress(len(jobs), sum(job.lane_steps for job in jobs), vitals.fault)
-        planned = {"work": tune.grid_search([work_of(job, crew.place) for job in jobs])}
     with (
         tempfile.TemporaryDirectory(prefix="twophase-ray-") as scratch,
         open(os.devnull, "w", encoding="utf-8") as nowhere,
         redirect_stdout(nowhere),
+        first_ctrl_c_only_asks() as interruption,
     ):
+        progress = Progress(jobs.num_jobs, jobs.lane_steps, vitals.fault, interruption)
         tuner = tune.Tuner(
             tune.with_resources(JobRunner, {"cpu": crew.cpus_per_trial, "gpu": crew.gpus_per_trial}),
-            param_space=planned,
-            tune_config=tune.TuneConfig(**tuning),
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                search_alg=ProposedJobs(
+                    jobs, lambda job: work_of(job, crew.place), progress, lambda: _room(crew, vitals.machines)
+                ),
+                scheduler=Drain(lambda: progress.is_ending),
+                num_samples=-1,
+            ),
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=scratch,
@@ -269,7 +214,14 @@ def _tune(jobs: list[Job] | Proposals, crew: Crew, vitals: LocalVitals | Cluster
             progress.close()
     if progress.faults:
         raise EnvironmentFault(progress.faults[0])
-    return progress.died
+    if interruption.is_asked:
+        raise KeyboardInterrupt
+
+
+def _room(crew: Crew, machines: Sequence[Mapping[str, float]]) -> int:
+    """Most jobs at a time, at least one: where there is no room now, a cluster may grow."""
+    fitting = num_fitting(machines, crew.cpus_per_trial, crew.gpus_per_trial)
+    return max(1, fitting if crew.workers is None else min(fitting, crew.workers))
 
 
 def work_of(job: Job, place: Place) -> dict[str, Any]:

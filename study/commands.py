@@ -14,11 +14,11 @@ import search_spaces
 from study import comparing, driver, manifest, searching
 from study.advice import advice, advice_text, lines
 from study.analysis import select, transitions
-from study.cluster import terminated_as_interrupt
 from study.columns import setting_columns
 from study.comparison_text import comparison_text
 from study.driver import Means, derive, read_space, study_plan
 from study.evidence import read_evidence
+from study.interruption import terminated_as_interrupt
 from study.kernel_transitions import with_kernels
 from study.labels import varying_axes
 from study.measuring import measure, measured_lines

@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,12 +23,12 @@ from study.cluster import (
     check_not_shadowed,
     num_processors,
     run_jobs,
-    terminated_as_interrupt,
 )
 from study.columns import setting_columns
 from study.confinements import confinements
 from study.dispatch import Dispatch
 from study.evidence import read_evidence
+from study.interruption import terminated_as_interrupt
 from study.kernel_transitions import with_kernels
 from study.manifest import Declared
 from study.natural_null import natural_null
@@ -294,19 +294,12 @@ def _require_cache(folder: Path) -> None:
 def _run_plan(space: Space, plan: Plan, place: Place, means: Means) -> None:
     study, crew = results.open(place.study).path, crew_of(means, place)
     forget_references(study)
-    if space.chaos.refine or any(job.piece for job in plan.jobs):
-        dispatch = Dispatch(
-            plan.jobs,
-            study,
-            lambda job, death: _record_death(job, place, death),
-            lambda job: following(space, results.open(place.study), job),
-        )
-        run_jobs(Proposals(dispatch.next_job, dispatch.end, len(plan.jobs), plan.todo_lane_steps), crew)
-    else:
-        died = run_jobs(plan.jobs, crew)
-        for job in plan.jobs:
-            if job.name in died:
-                _record_death(job, place, died[job.name])
+
+    def next_of(job: Job) -> Sequence[Job]:
+        return following(space, results.open(place.study), job) if space.chaos.refine else ()
+
+    dispatch = Dispatch(plan.jobs, study, lambda job, death: _record_death(job, place, death), next_of)
+    run_jobs(Proposals(dispatch.next_job, dispatch.end, len(plan.jobs), plan.todo_lane_steps), crew)
     forget_references(study)
     forget_shared(study)
 

@@ -52,6 +52,11 @@ class Page:
         return {"0": "done", **found, "2": BAD_INPUT, "3": ENVIRONMENT, **long}
 
 
+CTRL_C = (
+    "Ctrl-C once: what runs ends, no more begins, the tables are brought up to date. Twice, or SIGTERM: it stops now. "
+    "All leave a study with which the same command goes on."
+)
+
 PAGES: dict[str, Page] = {
     "spaces": Page(
         "list the presets, or print one",
@@ -85,6 +90,7 @@ PAGES: dict[str, Page] = {
             "and writes report.html. Progress goes to stderr: one live line on a terminal, else a line now and then.",
             "What is planned and not there is what runs: after a kill, or with more seeds, magnitudes, fork steps or "
             "settings, the same command goes on. Trials that failed are told, and run again with --retry-failed.",
+            CTRL_C,
         ),
         {
             "twophase run quick": "the first thing to try; two minutes on two cores",
@@ -101,6 +107,7 @@ PAGES: dict[str, Page] = {
             "A space with a search block has distributions as axes. Optuna proposes settings, Ray Tune runs them, "
             "a journal beside the tables remembers: the same command goes on, and runs no setting twice. Prints the "
             "best settings (for several goals the Pareto front).",
+            CTRL_C,
         ),
         {
             "twophase search earliest": "which settings turn stable first",

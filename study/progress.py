@@ -7,6 +7,7 @@ from typing import Any
 
 from ray import tune
 
+from study.interruption import Interruption
 from study.terminal import is_live
 from study.vitals import RayGone
 
@@ -19,15 +20,19 @@ class Progress(tune.Callback):
     A trial that ended has its line when another one has taken its place, so that the number of running ones is right.
     """
 
-    def __init__(self, num_jobs: int, lane_steps: int, fault: Callable[[], str] = str) -> None:
+    def __init__(
+        self, num_jobs: int, lane_steps: int, fault: Callable[[], str] = str, interruption: Interruption | None = None
+    ) -> None:
         """Begin at nothing.
 
         Args:
             num_jobs: Jobs expected.
             lane_steps: Lane-steps expected.
             fault: Tells what is wrong with Ray; empty if nothing.
+            interruption: Knows whether Ctrl-C came.
         """
-        self._fault = fault
+        self._fault, self._interruption = fault, interruption or Interruption()
+        self._is_interruption_told = False
         self._num_jobs, self._total = num_jobs, lane_steps
         self._steps: dict[str, int] = {}
         self._started: set[str] = set()
@@ -47,10 +52,27 @@ class Progress(tune.Callback):
         """Start the clock."""
         self._began = time.monotonic()
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether no more trials are to begin: Ctrl-C came, or the machine failed, as it would for the next ones."""
+        return self._interruption.is_asked or bool(self.faults)
+
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """End the sweep where Ray is gone: Tune itself would wait."""
+        """End the sweep where Ray is gone: Tune itself would wait. Tell what Ctrl-C waits for."""
         if fault := self._fault():
             raise RayGone(fault)
+        if self._interruption.is_asked and not self._is_interruption_told:
+            self._is_interruption_told = True
+            self._tell_what_ends()
+
+    def _tell_what_ends(self) -> None:
+        number = len(self._running)
+        if not number:
+            raise KeyboardInterrupt
+        what = "the running trial" if number == 1 else f"{number} running trials"
+        begin = "\r\x1b[K" if is_live(sys.stderr) else ""
+        sys.stderr.write(f"{begin}twophase: finishing {what}; Ctrl-C again stops now\n")
+        sys.stderr.flush()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count a trial as running."""
@@ -88,7 +110,7 @@ class Progress(tune.Callback):
     def _show(self) -> None:
         now = time.monotonic()
         live = is_live(sys.stderr)
-        is_settled = not self._num_vacant or len(self._started) >= self._num_jobs
+        is_settled = not self._num_vacant or len(self._started) >= self._num_jobs or self.is_ending
         is_late = now - self._shown >= LINE_SECONDS
         if not (is_late or (is_settled and (self._is_due or (live and now - self._shown >= LIVE_SECONDS)))):
             return
@@ -96,6 +118,7 @@ class Progress(tune.Callback):
         seconds = max(now - self._began, 1e-9)
         steps = sum(self._steps.values())
         left = f"{seconds * max(self._total - steps, 0) / steps:.0f} s left" if steps else "time left unknown"
+        left = "no more begin" if self.is_ending else left
         num_jobs = max(self._num_jobs, len(self._started))  # some follow from others
         text = (
             f"{self._done}/{num_jobs} trials done, {self._failed} failed, {len(self._running)} running; "

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -18,10 +18,15 @@ class RayGone(BaseException):
 
 
 class LocalVitals:
-    """Ray as this process started it: both of its daemons are children of ours."""
+    """Ray as this process started it: both of its daemons are children of ours.
 
-    def __init__(self) -> None:
+    Attributes:
+        machines: What this machine has, as Ray names it.
+    """
+
+    def __init__(self, machines: Sequence[Mapping[str, float]] = ()) -> None:
         """Find them; to be called once Ray has started."""
+        self.machines = machines
         self._daemons = [child for child in psutil.Process().children() if _name(child) in DAEMONS]
 
     def fault(self) -> str:
@@ -42,7 +47,11 @@ class LocalVitals:
 
 
 class ClusterVitals:
-    """A cluster that was joined: it is asked for its nodes, over and over, in a thread of its own."""
+    """A cluster that was joined: it is asked for its nodes, over and over, in a thread of its own.
+
+    Attributes:
+        machines: What each node that lives has, as Ray names it.
+    """
 
     def __init__(self, nodes: Callable[[], Any], address: str, is_joined: Callable[[list[Any]], bool]) -> None:
         """Begin to ask.
@@ -53,6 +62,7 @@ class ClusterVitals:
             is_joined: Tells from its nodes whether the one that this process joined lives.
         """
         self._nodes, self._address, self._is_joined = nodes, address, is_joined
+        self.machines = machines_of(nodes())
         self._heard, self._fault, self._ended = time.monotonic(), "", threading.Event()
         threading.Thread(target=self._ask, name="ray-pulse", daemon=True).start()
 
@@ -74,13 +84,20 @@ class ClusterVitals:
     def _ask(self) -> None:
         while not self._ended.wait(PULSE_SECONDS):
             try:
-                if not self._is_joined(self._nodes()):
+                nodes = self._nodes()
+                self.machines = machines_of(nodes)
+                if not self._is_joined(nodes):
                     self._fault = f"the node of the Ray cluster at {self._address} that the driver joined is gone"
                     return
             except Exception as error:  # noqa: BLE001 - whatever Ray raises here, it doesn't answer
                 self._fault = f"the Ray cluster at {self._address} doesn't answer: {str(error).splitlines()[0]}"
                 return
             self._heard = time.monotonic()
+
+
+def machines_of(nodes: list[Any]) -> Sequence[Mapping[str, float]]:
+    """What each node has of those that live, as `ray.nodes` tells."""
+    return [node["Resources"] for node in nodes if node["Alive"]]
 
 
 def _bounded(shutdown: Callable[[], None]) -> None:

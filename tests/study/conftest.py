@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items):
     """
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            group = "killed" if item.path.name == "test_kill.py" else "study"
+            group = "killed" if item.path.name in ("test_kill.py", "test_interruption.py") else "study"
             item.add_marker(pytest.mark.xdist_group(group))
 
 
@@ -40,10 +40,7 @@ def _own_cache(tmp_path_factory):
 
 
 def given(jobs):
-    """Jobs one after another, as a list or as they are proposed."""
-    if isinstance(jobs, list):
-        yield from jobs
-        return
+    """Jobs one after another, as they are proposed."""
     while (job := jobs.next_job()) is not None:
         yield job
         jobs.end(job, "")
@@ -57,7 +54,6 @@ def in_process(monkeypatch):
         for job in given(jobs):
             for _ in run_job(job, crew.place):
                 pass
-        return {}
 
     monkeypatch.setattr(driver, "run_jobs", run_jobs)
     monkeypatch.setattr(driver, "write_report", lambda _: None)

@@ -13,20 +13,16 @@ import pytest
 import results
 import study
 from study import cli, cluster_address, driver, packages, trainable
-from study.cluster import (
-    EnvironmentFault,
-    Terminated,
-    num_processors,
-    sigterm_handler_kept,
-    terminated_as_interrupt,
-    work_of,
-)
+from study.cluster import EnvironmentFault, num_processors, work_of
+from study.interruption import Terminated, sigterm_handler_kept, terminated_as_interrupt
 from study.progress import Progress
 from study.report import write_report
 from study.trainable import JobRunner
 from study.worker import Place
 from twophase import __version__
 from twophase.data import DATA
+
+from .conftest import given
 
 SPACE = {
     "name": "fails",
@@ -73,11 +69,10 @@ def sabotage(monkeypatch, tmp_path):
         yield from run_job(job, place)
 
     def run_jobs(jobs, crew):
-        for job in jobs:
+        for job in given(jobs):
             report = do(job, crew.place)
             if report["fault"]:
                 raise EnvironmentFault(report["fault"])
-        return {}
 
     monkeypatch.setattr(trainable, "prepare_process", lambda: None)
     monkeypatch.setattr(trainable, "run_job", run_or_raise)
@@ -174,7 +169,7 @@ def test_an_address_at_which_something_else_listens(monkeypatch):
 
 def test_more_workers_than_processors_are_cut(sabotage, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(driver, "run_jobs", lambda _, crew: asked.append(crew.workers) or {})
+    monkeypatch.setattr(driver, "run_jobs", lambda _, crew: asked.append(crew.workers))
     assert run("--workers", "1000000000000") == 0
     assert asked == [num_processors()]
     assert f"workers: {num_processors()}, the processors of this machine" in capsys.readouterr().err
@@ -184,7 +179,7 @@ def test_sigterm_ends_a_run_like_ctrl_c(sabotage, monkeypatch, capsys):
     run_jobs = driver.run_jobs
 
     def two_signals(jobs, crew):
-        run_jobs(jobs[:1], crew)
+        do(jobs.next_job(), crew.place)
         try:
             os.kill(os.getpid(), signal.SIGTERM)
         finally:

@@ -12,6 +12,8 @@ import study
 from study import driver
 from study.worker import run_job
 
+from .conftest import given
+
 pytestmark = pytest.mark.browser
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -40,10 +42,9 @@ def report(tmp_path_factory, _own_cache):
     """The report of a small sweep, run in this process: Ray isn't what is tested."""
 
     def run_jobs(jobs, crew):
-        for job in jobs:
+        for job in given(jobs):
             for _ in run_job(job, crew.place):
                 pass
-        return {}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(driver, "run_jobs", run_jobs)

@@ -118,7 +118,7 @@ def test_auto_is_no_gpu_where_there_is_none_and_a_share_where_there_are(monkeypa
 
 def test_what_was_asked_for_is_what_the_crew_gets(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(driver, "run_jobs", lambda _, crew: asked.append(crew) or {})
+    monkeypatch.setattr(driver, "run_jobs", lambda _, crew: asked.append(crew))
     monkeypatch.setattr(driver, "num_processors", lambda: 6)
     monkeypatch.setattr(nodes, "num_processors", lambda: 6)
     study.launch(SMALL, tmp_path, workers=5, cpus_per_trial=2, gpus_per_trial="auto")

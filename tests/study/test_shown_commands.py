@@ -88,7 +88,6 @@ def in_process(jobs, crew):
     for job in given(jobs):
         for _ in run_job(job, crew.place):
             pass
-    return {}
 
 
 @pytest.fixture(scope="module")

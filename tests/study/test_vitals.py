@@ -58,6 +58,14 @@ def until_fault(watched: ClusterVitals) -> str:
     return fault
 
 
+def node(name):
+    return {"NodeID": name, "Alive": True, "Resources": {"CPU": 4.0}}
+
+
+def is_mine(nodes):
+    return nodes == [node("mine")]
+
+
 def refused():
     raise ConnectionError("refused\nand more")
 
@@ -65,7 +73,7 @@ def refused():
 @pytest.mark.parametrize(
     ("nodes", "words"),
     [
-        (lambda: ["other"], "the node of the Ray cluster at head:6379 that the driver joined is gone"),
+        (lambda: [node("other")], "the node of the Ray cluster at head:6379 that the driver joined is gone"),
         (refused, "the Ray cluster at head:6379 doesn't answer: refused"),
         (threading.Event().wait, "the Ray cluster at head:6379 was last heard of 0 s ago"),
     ],
@@ -74,7 +82,9 @@ def test_a_cluster_that_goes_is_told(monkeypatch, nodes, words):
     monkeypatch.setattr(vitals, "PULSE_SECONDS", 0.01)
     monkeypatch.setattr(vitals, "SILENT_SECONDS", 0.2)
     monkeypatch.setattr(vitals, "SHUTDOWN_SECONDS", 0.1)
-    watched = ClusterVitals(nodes, "head:6379", lambda found: "mine" in found)
+    # The first answer came while the cluster was joined.
+    answers = iter([[node("mine")]])
+    watched = ClusterVitals(lambda: next(answers, None) or nodes(), "head:6379", is_mine)
     assert until_fault(watched) == words
     watched.leave(threading.Event().wait)  # and doesn't wait for it
 
@@ -82,10 +92,11 @@ def test_a_cluster_that_goes_is_told(monkeypatch, nodes, words):
 def test_a_cluster_that_answers_is_no_fault(monkeypatch):
     monkeypatch.setattr(vitals, "PULSE_SECONDS", 0.01)
     asked = []
-    watched = ClusterVitals(lambda: asked.append(1) or ["mine"], "auto", lambda found: "mine" in found)
+    watched = ClusterVitals(lambda: asked.append(1) or [node("mine")], "auto", is_mine)
     until = time.monotonic() + 10
     while len(asked) < 3 and time.monotonic() < until:
         time.sleep(0.01)
     assert len(asked) >= 3
     assert watched.fault() == ""
+    assert watched.machines == [{"CPU": 4.0}]
     watched.leave(lambda: None)
