@@ -30,6 +30,12 @@ SAMPLERS: dict[str, str] = {
 }
 """Samplers by name, each with what it is."""
 NUM_SETTINGS = 30
+PRUNERS: dict[str, str] = {
+    "none": "every setting is run with all its seeds",
+    "halving": "after 1, 2, 4, … seeds a setting goes on only if it is in the better half of those that got so far: "
+    "asynchronous successive halving (Li et al. 2020, arXiv:1810.05934), whose resource is the number of seeds",
+}
+"""Ways to stop hopeless settings early, each with what it does."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class Search:
         sampler: Name of the sampler.
         num_settings: Settings to try in all, those of earlier runs included.
         sampler_seed: Seed of the proposals.
+        pruner: Name of what stops hopeless settings early.
     """
 
     goals: tuple[Goal, ...]
@@ -79,6 +86,7 @@ class Search:
     sampler: str
     num_settings: int
     sampler_seed: int
+    pruner: str = "none"
 
 
 def read_search(raw: Any) -> Search:
@@ -94,12 +102,16 @@ def read_search(raw: Any) -> Search:
     distinct("search.goals", [goal.name for goal in goals])
     listed = given.get("constraints") or []
     constraints = [_constraint(entry) for entry in (read_list("search.constraints", listed) if listed else [])]
+    pruner = known_word("search.pruner", given.get("pruner", "none"), PRUNERS)
+    if pruner != "none" and len(goals) > 1:
+        raise BadInput(f"search.pruner must be 'none' with several goals, got {pruner!r}; settings are ranked by one")
     return Search(
         tuple(goals),
         tuple(constraints),
         known_word("search.sampler", given.get("sampler", "tpe"), SAMPLERS),
         count("search.num_settings", given.get("num_settings", NUM_SETTINGS), least=1, most=MOST),
         count("search.seed", given.get("seed", 0), least=0, most=2**32 - 1),
+        pruner,
     )
 
 

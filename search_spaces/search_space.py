@@ -174,6 +174,8 @@ def _check_goals(search: Search, example: Space) -> None:
             raise BadInput(f"goal '{name}' ({GOALS[name]}) needs kernels; add a cone block")
         if name == "excess_octaves" and not example.chaos.controls:
             raise BadInput(f"goal '{name}' ({GOALS[name]}) needs controls, got chaos.controls 0")
+    if search.pruner != "none" and len(example.seeds) < 2:
+        raise BadInput(f"search.pruner '{search.pruner}' needs at least 2 seeds, got {len(example.seeds)}")
 
 
 def _axes(raw: Any, sampler: str) -> dict[str, Axis]:

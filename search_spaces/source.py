@@ -36,7 +36,7 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "switch": ("steps",),
     "switch.steps": ("num_log", "num_linear"),
     "training": ("lane_width", "snapshots"),
-    "search": ("goals", "constraints", "sampler", "num_settings", "seed"),
+    "search": ("goals", "constraints", "sampler", "num_settings", "seed", "pruner"),
 }
 SETTINGS_PAGE = "docs/settings.md"
 TOP = ("name", "base", "settings", "axes", "seeds", "fold", "chaos", "cone", "growth", "switch", "training", "search")

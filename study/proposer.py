@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
@@ -30,7 +31,7 @@ SCORES, VIOLATIONS = "scores", "violations"
 SPACE = "space"
 MOST_REPEATS = 50
 """Proposals in a row of settings known already, or of none that is valid, after which a space counts as exhausted."""
-TOLD, BOUND, NOTHING, AGAIN = "scored", "only a bound", "no score", "as before"
+TOLD, BOUND, NOTHING, AGAIN, STOPPED = "scored", "only a bound", "no score", "as before", "stopped early"
 
 
 class Proposer:
@@ -64,7 +65,12 @@ class Proposer:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = SAMPLER_MAKERS[space.search.sampler](space, len(known.trials) if known else 0)
         self._study = optuna.create_study(
-            study_name=study_name, storage=storage, sampler=sampler, directions=directions, load_if_exists=True
+            study_name=study_name,
+            storage=storage,
+            sampler=sampler,
+            pruner=PRUNER_MAKERS[space.search.pruner](),
+            directions=directions,
+            load_if_exists=True,
         )
         if SPACE not in self._study.user_attrs:
             self._study.set_user_attr(SPACE, _pinned(space))
@@ -181,6 +187,31 @@ class Proposer:
             self._study.tell(number, [score.value for score in goals])
         else:
             self._study.tell(number, state=TrialState.PRUNED)
+
+    def is_hopeless(self, number: int, num_seeds: int, score: Score) -> bool:
+        """Report what a proposal scores on its goal after some of its seeds, and ask whether to leave out the others.
+
+        Args:
+            number: The proposal.
+            num_seeds: Seeds that are done.
+            score: Of the goal, by those alone. One that is no number says nothing yet.
+        """
+        trial = self._trial(number)
+        if not math.isfinite(score.value):
+            return False
+        if num_seeds not in self.trials[number].intermediate_values:
+            trial.report(score.value, num_seeds)
+        return trial.should_prune()
+
+    def stop(self, number: int, scores: Mapping[str, Score]) -> None:
+        """Tell that a proposal was stopped early, and what it scored until then; it never counts.
+
+        Args:
+            number: The proposal.
+            scores: Of each goal and constraint its score, which says why it ended.
+        """
+        self._note(number, scores={name: _jsonable(asdict(score)) for name, score in scores.items()}, outcome=STOPPED)
+        self._study.tell(number, state=TrialState.PRUNED)
 
     def repeat(self, number: int) -> None:
         """Tell that a proposal is a setting that was proposed before: its score counts once."""
@@ -304,6 +335,14 @@ SAMPLER_MAKERS: dict[str, Callable[[SearchSpace, int], optuna.samplers.BaseSampl
 
 A grid's proposals are queued, and never drawn.
 """
+
+
+def _halving() -> BasePruner:
+    return SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
+
+
+PRUNER_MAKERS: dict[str, Callable[[], BasePruner]] = {"none": NopPruner, "halving": _halving}
+"""Name of a pruner (`search_spaces.search_block.PRUNERS`) -> how it is made."""
 
 
 def _mend(path: Path) -> None:

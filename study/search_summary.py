@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search_spaces import SearchSpace
 from search_spaces.search_space import BRANCH
 from study.goals import EXACT, Score
-from study.proposer import AGAIN, CHOICE, FLAW, KEY, OUTCOME, Proposer, is_counted, scores_of
+from study.proposer import AGAIN, CHOICE, FLAW, KEY, OUTCOME, STOPPED, Proposer, is_counted, scores_of
 from study.summary import aligned
 from twophase.config import Value
 
@@ -34,7 +34,9 @@ def search_text(asked: SearchSpace, proposer: Proposer, place: str) -> str:
     """
     tried = different_trials(proposer)
     counts = Counter(outcome(trial) for trial in tried)
-    said = ", ".join(f"{counts[word]} {word}" for word in (KEPT, BEYOND, BOUND, NOTHING, UNFINISHED) if counts[word])
+    said = ", ".join(
+        f"{counts[word]} {word}" for word in (KEPT, BEYOND, BOUND, STOPPED, NOTHING, UNFINISHED) if counts[word]
+    )
     wanted = ", ".join(f"{goal.direction} {goal.name}" for goal in asked.search.goals)
     rules = "".join(f", {rule}" for rule in asked.search.constraints)
     repeats = sum(trial.user_attrs.get(OUTCOME) == AGAIN for trial in proposer.trials)
@@ -82,7 +84,7 @@ def outcome(trial: FrozenTrial) -> str:
     if trial.state == TrialState.RUNNING:
         return UNFINISHED
     if trial.state == TrialState.PRUNED:
-        return NOTHING
+        return STOPPED if trial.user_attrs.get(OUTCOME) == STOPPED else NOTHING
     if any(score.bound != EXACT for score in scores_of(trial).values()):
         return BOUND
     return KEPT if is_counted(trial) else BEYOND

@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ class Searching:
         self._queue: deque[Job] = deque()
         self._numbers: dict[str, int] = {}
         self._open: dict[int, set[str]] = {}
+        self._later: dict[int, list[Job]] = {}
         for number in proposer.pending:
             self._take_up(number)
 
@@ -112,7 +114,7 @@ class Searching:
         number = self._numbers.pop(job.trial.key)
         self._open[number].discard(job.trial.key)
         if not self._open[number]:
-            self._score(number)
+            self._go_on(number)
 
     def _take_up(self, number: int) -> None:
         """Queue what is missing of a proposal, or score it from what is there."""
@@ -127,11 +129,29 @@ class Searching:
         else:
             self._declare()
             plan = make_plan(self._asked.space([choice]), results.read_commits(self._drive.study))
-            self._queue += plan.jobs
-            self._open[number] = {job.trial.key for job in plan.jobs}
-            self._numbers |= dict.fromkeys(self._open[number], number)
-            if not plan.jobs:
-                self._score(number)
+            self._later[number] = sorted(plan.jobs, key=lambda job: job.trial.seed)
+            self._go_on(number)
+
+    def _go_on(self, number: int) -> None:
+        """Queue a proposal's next seeds, or tell what it scored: where all are done, or it has no hope."""
+        later, search = self._later[number], self._asked.search
+        if not later:
+            self.proposer.tell(number, self._scores(number))
+            return
+        num_seeds = len(self._asked.space(self._asked.examples()[:1]).seeds)
+        done, wanted = num_seeds - len(later), len(later)
+        if search.pruner == "halving":
+            scores = self._scores(number) if done else {}
+            if done and self.proposer.is_hopeless(number, done, scores[search.goals[0].name]):
+                why = f"stopped after {done} of {num_seeds} seeds"
+                self.proposer.stop(number, {name: replace(score, why=why) for name, score in scores.items()})
+                return
+            # As many again, up to the next power of two.
+            wanted = min(len(later), 2 ** done.bit_length() - done)
+        now, self._later[number] = later[:wanted], later[wanted:]
+        self._queue += now
+        self._open[number] = {job.trial.key for job in now}
+        self._numbers |= dict.fromkeys(self._open[number], number)
 
     def _declare(self) -> None:
         """List what was proposed so far as a space of the study: `twophase run` would compute the same."""
@@ -139,21 +159,20 @@ class Searching:
         space = self._asked.space(self.proposer.different())
         manifest.write_declared(folder, manifest.grown(manifest.require_declared(folder), space))
 
-    def _score(self, number: int) -> None:
+    def _scores(self, number: int) -> dict[str, Score]:
+        """What the rows of a proposal's setting score so far."""
         study, key = self._drive.study, self.proposer.setting_key(number)
         mine = [("setting_key", "==", key)]
         trials = study.table("trials", filters=mine)
         num_failed = int((trials["status"] == "failed").sum())
         if num_failed:
             why = f"{num_failed} of its {len(trials)} trials failed"
-            scores = dict.fromkeys(self._names(), Score(math.nan, why=why))
-        else:
-            declared = manifest.read_declared(study.path) or Declared()
-            evidence = read_evidence(study, declared, mine)
-            chaos, cone = study.table("chaos", filters=mine), study.table("cone", filters=mine)
-            found = found_of(trials, chaos, cone, declared, evidence)
-            scores = {name: SCORES[name](found) for name in self._names()}
-        self.proposer.tell(number, scores)
+            return dict.fromkeys(self._names(), Score(math.nan, why=why))
+        declared = manifest.read_declared(study.path) or Declared()
+        evidence = read_evidence(study, declared, mine)
+        chaos, cone = study.table("chaos", filters=mine), study.table("cone", filters=mine)
+        found = found_of(trials, chaos, cone, declared, evidence)
+        return {name: SCORES[name](found) for name in self._names()}
 
     def _names(self) -> list[str]:
         search = self._asked.search

@@ -53,6 +53,8 @@ def prepare_process() -> None:
     """One thread, and arithmetic that repeats."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+    # It would also fill all new memory, two hundred times a step, lest someone read it before it is written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
 

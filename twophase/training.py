@@ -169,7 +169,8 @@ class LaneTrainer(Trainer):
         """
         self._setting, self._dataset, self._seed = setting, dataset, seed
         self._model = build_model(setting, dataset, seed=0).to(dataset.train_inputs.device)
-        self._optimizer = make_optimizer(setting.optimizer, list(self._model.parameters()), setting.rates)
+        self._parameters = list(self._model.parameters())
+        self._optimizer = make_optimizer(setting.optimizer, self._parameters, setting.rates)
         self.step, self.lane_steps = step, 0
         self.load(state)
 
@@ -210,7 +211,7 @@ class LaneTrainer(Trainer):
         self._model.set_noise(self._seed, self.step)
         # The sum's gradient with respect to a lane is that lane's own: no lane sees another.
         torch.autograd.backward(self._losses(indices).sum())
-        descend(self._setting, list(self._model.parameters()), self._optimizer, self.step)
+        descend(self._setting, self._parameters, self._optimizer, self.step)
 
 
 class LoopTrainer(Trainer):

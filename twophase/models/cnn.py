@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from twophase.models.layers import LaneConv, LaneDropout, LaneLinear, conv_norm
+from twophase.models.layers import LaneConv, LaneDropout, LaneLinear, conv_norm, normed
 from twophase.models.network import ACTIVATIONS, Architecture, LaneNetwork, image_lanes, pooled_lanes
 
 
@@ -46,9 +46,9 @@ class CNN(LaneNetwork):
 
     def logits(self, inputs: Tensor, *, is_shared: bool) -> Float[Tensor, "K B C"]:
         """Convolution, norm, activation, `depth` times; then the mean over positions."""
-        x = image_lanes(inputs, is_shared=is_shared)
+        x = image_lanes(inputs, is_shared=is_shared, is_examples_last=self.is_examples_last)
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = self.activation(norm(conv(x)))
+            x = self.activation(normed(conv, norm, x))
         logits: Tensor = self.head(self.dropout(pooled_lanes(x, self.num_lanes), self.num_lanes))
         return logits
 

@@ -33,6 +33,11 @@ class CustomNetwork(LaneNetwork):
         self.is_vmapped = is_vmap_exact(*self._origin)
         self.net = _holding(self._pure)
 
+    @property
+    def num_lanes(self) -> int:
+        """Number of networks K."""
+        return next(self.parameters()).shape[0]
+
     def __deepcopy__(self, memo: dict[int, object]) -> "CustomNetwork":
         """Build the module anew: what it keeps of its last call may hold a graph, which can't be copied."""
         build, input_shape, num_classes = self._origin

@@ -1,9 +1,9 @@
 """Layers of K networks at once: every parameter and buffer has a leading lane axis.
 
 Shapes: K lanes, B examples of a minibatch, C channels or features, H × W positions (H = 1 in one dimension).
-Dense layers work on [K, B, C]; convolutional ones on [B, K·C, H, W], lanes as groups of channels. Memory is contiguous
-in that order, not channels-last: there the blocks of a vectorised loop straddle lanes, and equal lanes round
-differently.
+Dense layers work on [K, B, C]; convolutional ones on [B, K·C, H, W], lanes as groups of channels, or on
+[K, C, H, W, B], examples last (`LaneNetwork.is_examples_last` chooses). Memory is contiguous in that order, not
+channels-last: there the blocks of a vectorised loop straddle lanes, and equal lanes round differently.
 A layer reads K from its parameters, so one definition serves any number of lanes.
 """
 
@@ -16,6 +16,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from twophase.models.examples_last import NORM_EPS, convolve, normalise
 from twophase.seeding import stream
 
 
@@ -129,15 +130,20 @@ class LaneConv(LaneWeights):
         self.stride = stride
         self.padding = (kernel[0] // 2, kernel[1] // 2)
 
-    def forward(self, x: Float[Tensor, "B channels H W"]) -> Float[Tensor, "B KC H2 W2"]:
-        """Convolve [B, K·in, H, W], or a minibatch [B, in, H, W] that all lanes share."""
-        num_lanes, _, channels_in = self.weight.shape[:3]
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve [B, K·in, H, W], or a minibatch [B, in, H, W] that all lanes share; or the same examples last."""
+        return self.convolve(x, self.weight, self.bias)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolve with other weights and biases, of the layer's own shapes."""
+        num_lanes, channels_out, channels_in = weight.shape[:3]
+        if x.dim() == 5:
+            y = convolve(x.squeeze(2), weight.squeeze(3), self.stride[1]).unsqueeze(2)
+            return y if bias is None else y + bias.view(num_lanes, channels_out, 1, 1, 1)
         # On a shared minibatch the lanes are just more output channels of an ordinary convolution.
-        is_shared = x.shape[1] == channels_in
-        weight = self.weight.flatten(0, 1)
-        bias = None if self.bias is None else self.bias.flatten()
-        groups = 1 if is_shared else num_lanes
-        return F.conv2d(x, weight, bias, self.stride, self.padding, groups=groups)
+        groups = 1 if x.shape[1] == channels_in else num_lanes
+        flat = None if bias is None else bias.flatten()
+        return F.conv2d(x, weight.flatten(0, 1), flat, self.stride, self.padding, groups=groups)
 
 
 class LaneNorm(LaneLayer):
@@ -179,7 +185,9 @@ class LaneBatchNorm(LaneNorm):
         self.is_tracking = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise [B, K·C, H, W] or [K, B, C]."""
+        """Normalise [B, K·C, H, W], [K, C, H, W, B] or [K, B, C]."""
+        if x.dim() == 5:
+            return self._normalise(x.view(1, x.shape[0] * x.shape[1], -1)).view(x.shape)
         if x.dim() == 4:
             # Of single positions that is a view, also on the way back, channels innermost: lanes straddle vectors.
             return self._normalise_short(x) if 1 < x[0, 0].numel() < SHORT else self._normalise(x)
@@ -194,6 +202,13 @@ class LaneBatchNorm(LaneNorm):
         return self._normalise(rows).view(channels, batch, *positions).transpose(0, 1).contiguous()
 
     def _normalise(self, x: Tensor) -> Tensor:
+        if self._is_lean(x):
+            normed, mean, variance = normalise(x, self.weight.flatten(), self.bias.flatten())
+            unbiased = variance * (x.shape[2] / (x.shape[2] - 1))
+            for running, newest in ((self.running_mean, mean), (self.running_var, unbiased)):
+                # Not by `lerp_`, which makes a difference of infinities of a variance beyond the range.
+                running.mul_(1.0 - self.momentum).add_(newest.view_as(running), alpha=self.momentum)
+            return normed
         is_needed = self.is_tracking or not self.training
         return F.batch_norm(
             x,
@@ -203,7 +218,25 @@ class LaneBatchNorm(LaneNorm):
             self.bias.flatten(),
             training=self.training,
             momentum=self.momentum,
+            eps=NORM_EPS,
         )
+
+    def _is_lean(self, x: Tensor) -> bool:
+        """Tell whether rows [1, K·C, N] are trained on by lanes together, as gradients alone need it."""
+        is_plain = self.training and self.is_tracking and x.dim() == 3 and x.shape[2] > 1
+        return is_plain and len(self.weight) > 1 and x.device.type == "cpu" and x.dtype == self.weight.dtype
+
+
+def normed(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    """Convolve and normalise: in evaluation of many lanes by one convolution, for batch norm is linear there."""
+    is_linear = not norm.training and not torch.is_grad_enabled()
+    if is_linear and isinstance(conv, LaneConv) and isinstance(norm, LaneBatchNorm) and len(conv.weight) > 1:
+        factor = norm.weight * torch.rsqrt(norm.running_var + NORM_EPS)
+        offset = norm.bias - norm.running_mean * factor
+        weight = conv.weight * factor.view(*factor.shape, 1, 1, 1)
+        return conv.convolve(x, weight, offset if conv.bias is None else offset + conv.bias * factor)
+    found: Tensor = norm(conv(x))
+    return found
 
 
 class LaneLayerNorm(LaneNorm):
@@ -262,11 +295,14 @@ class LaneDropout(nn.Module):
         self.noise: tuple[int, int, int] | None = None
 
     def forward(self, x: Tensor, num_lanes: int) -> Tensor:
-        """Set a share of the values of [K, B, C] or [B, K·C, H, W] to 0 and divide the others by what is left."""
+        """Set a share of the values of [K, B, C], [B, K·C, H, W] or [K, C, H, W, B] to 0, others over what is left."""
         if self.noise is None or not self.training or not self.fraction:
             return x
         if x.dim() == 3:
             return x * self._mask(x.shape[1:], x, *self.noise)
+        if x.dim() == 5:
+            # The same mask, whatever the layout.
+            return x * self._mask((x.shape[4], *x.shape[1:4]), x, *self.noise).permute(1, 2, 3, 0)
         lanes = x.view(len(x), num_lanes, -1, *x.shape[2:])
         return (lanes * self._mask((len(x), 1, *lanes.shape[2:]), x, *self.noise)).view(x.shape)
 

@@ -3,13 +3,22 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from twophase.models.layers import BATCH_NORM_MOMENTUM, Draw, LaneBatchNorm, LaneDropout, LaneLayer, LaneWeights
+from twophase.models.layers import (
+    BATCH_NORM_MOMENTUM,
+    Draw,
+    LaneBatchNorm,
+    LaneDropout,
+    LaneGroupNorm,
+    LaneLayer,
+    LaneWeights,
+)
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -33,7 +42,35 @@ class LaneNetwork(nn.Module, ABC):
     @property
     def num_lanes(self) -> int:
         """Number of networks K."""
-        return next(self.parameters()).shape[0]
+        holder, name = self._first
+        lanes: Tensor = getattr(holder, name)
+        return lanes.shape[0]
+
+    # Looked up once: a walk through all modules takes as long as a small network's layer, and each step has several.
+    @cached_property
+    def _first(self) -> tuple[nn.Module, str]:
+        """Where the first parameter is: what holds it may hold another in its place while it is called."""
+        return next((m, name) for m in self.modules() for name, _ in m.named_parameters(recurse=False))
+
+    @cached_property
+    def _dropouts(self) -> list[LaneDropout]:
+        return [module for module in self.modules() if isinstance(module, LaneDropout)]
+
+    @cached_property
+    def _has_groups(self) -> bool:
+        return any(isinstance(module, LaneGroupNorm) for module in self.modules())
+
+    @property
+    def is_examples_last(self) -> bool:
+        """Whether convolutions work on [K, C, H, W, B]: on a CPU, in one dimension, and where gradients are all.
+
+        There batch norm takes a third of the time. In two dimensions the columns of a convolution are nine times its
+        input, and that eats it up.
+        """
+        holder, name = self._first
+        parameter: Tensor = getattr(holder, name)
+        is_lean = len(parameter) > 1 and len(self.input_shape) == 2 and parameter.device.type == "cpu"
+        return is_lean and self.is_tracking and not torch.is_autocast_enabled("cpu") and not self._has_groups
 
     def forward(self, inputs: Tensor) -> Float[Tensor, "K B C"]:
         """Compute the logits of every lane.
@@ -82,8 +119,7 @@ class LaneNetwork(nn.Module, ABC):
 
         A network that was never told trains without dropout, as statistics are recomputed.
         """
-        dropouts = (module for module in self.modules() if isinstance(module, LaneDropout))
-        for number, dropout in enumerate(dropouts):
+        for number, dropout in enumerate(self._dropouts):
             dropout.noise = (seed, step, number)
 
     def reset_statistics(self) -> bool:
@@ -116,8 +152,16 @@ class OneLane(nn.Module):
         return logits
 
 
-def image_lanes(inputs: Tensor, *, is_shared: bool) -> Float[Tensor, "B channels H W"]:
-    """Lay inputs out for convolutions: [B, C, H, W] when shared, else [B, K·C, H, W]; in one dimension H = 1."""
+def image_lanes(inputs: Tensor, *, is_shared: bool, is_examples_last: bool = False) -> Tensor:
+    """Lay inputs out for convolutions; in one dimension H = 1.
+
+    Returns:
+        [B, C, H, W] when shared, else [B, K·C, H, W]; examples last, [1, C, H, W, B] or [K, C, H, W, B].
+    """
+    if is_examples_last:
+        lanes = inputs.unsqueeze(0) if is_shared else inputs
+        image = lanes.movedim(1, -1)
+        return (image if image.dim() == 5 else image.unsqueeze(2)).contiguous()
     if not is_shared:
         inputs = inputs.transpose(0, 1).flatten(1, 2)
     image = inputs if inputs.dim() == 4 else inputs.unsqueeze(2)
@@ -131,9 +175,10 @@ def dense_lanes(inputs: Tensor, num_lanes: int, *, is_shared: bool) -> Float[Ten
     return inputs.flatten(2)
 
 
-def pooled_lanes(features: Float[Tensor, "B KC H W"], num_lanes: int) -> Float[Tensor, "K B channels"]:
-    """Average over positions and hand each lane its own channels."""
-    return features.mean((2, 3)).view(len(features), num_lanes, -1).transpose(0, 1)
+def pooled_lanes(features: Tensor, num_lanes: int) -> Float[Tensor, "K B channels"]:
+    """Average [B, K·C, H, W] or [K, C, H, W, B] over positions and hand each lane its own channels."""
+    means = features.mean((2, 3))
+    return means.transpose(1, 2) if features.dim() == 5 else means.view(len(features), num_lanes, -1).transpose(0, 1)
 
 
 Builder = Callable[..., LaneNetwork]

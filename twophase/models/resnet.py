@@ -4,7 +4,7 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from twophase.models.layers import LaneConv, LaneDropout, LaneLinear, conv_norm
+from twophase.models.layers import LaneConv, LaneDropout, LaneLinear, conv_norm, normed
 from twophase.models.network import ACTIVATIONS, Activation, Architecture, LaneNetwork, image_lanes, pooled_lanes
 
 
@@ -26,7 +26,7 @@ class Block(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.activation, self.channels_out = activation, channels_out
+        self.activation = activation
         stride = channels_out // channels_in
         strides = (1, stride) if is_flat else (stride, stride)
         kernel = (1, 3) if is_flat else (3, 3)
@@ -43,11 +43,10 @@ class Block(nn.Module):
                 projection = LaneConv(channels_in, channels_out, (1, 1), strides, is_normed=is_normed)
                 self.shortcut = nn.Sequential(projection, conv_norm(norm_layer, channels_out))
 
-    def forward(self, x: Float[Tensor, "B KC H W"]) -> Float[Tensor, "B KC2 H2 W2"]:
-        """Activation of the sum of both branches."""
-        y = self.conv1(x)
-        num_lanes = y.shape[1] // self.channels_out
-        branch = self.norm2(self.conv2(self.dropout(self.activation(self.norm1(y)), num_lanes)))
+    def forward(self, x: Tensor) -> Tensor:
+        """Activation of the sum of both branches, of [B, K·C, H, W] or [K, C, H, W, B]."""
+        hidden = self.activation(normed(self.conv1, self.norm1, x))
+        branch = normed(self.conv2, self.norm2, self.dropout(hidden, len(self.conv1.weight)))
         return self.activation(branch + self.shortcut(x))
 
 
@@ -60,9 +59,11 @@ class Subsample(nn.Module):
         before = (channels_out - channels_in) // 2
         self.padding = (0, 0, 0, 0, before, channels_out - channels_in - before)
 
-    def forward(self, x: Float[Tensor, "B KC H W"]) -> Float[Tensor, "B KC2 H2 W2"]:
+    def forward(self, x: Tensor) -> Tensor:
         """Pad every lane's own channels, half of the zeros before and half after them."""
         kept = x[:, :, :: self.strides[0], :: self.strides[1]]
+        if x.dim() == 5:
+            return F.pad(kept, (0, 0, *self.padding))
         lanes = kept.reshape(len(kept), -1, self.channels_in, *kept.shape[2:])
         return F.pad(lanes, self.padding).flatten(1, 2)
 
@@ -105,7 +106,8 @@ class ResNet(LaneNetwork):
 
     def logits(self, inputs: Tensor, *, is_shared: bool) -> Float[Tensor, "K B C"]:
         """Stem, blocks, mean over positions, head."""
-        x = self.activation(self.norm(self.stem(image_lanes(inputs, is_shared=is_shared))))
+        image = image_lanes(inputs, is_shared=is_shared, is_examples_last=self.is_examples_last)
+        x = self.activation(normed(self.stem, self.norm, image))
         for block in self.blocks:
             x = block(x)
         logits: Tensor = self.head(pooled_lanes(x, self.num_lanes))

@@ -4,7 +4,7 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from twophase.models.layers import LaneConv, LaneDropout, LaneLinear, conv_norm
+from twophase.models.layers import LaneConv, LaneDropout, LaneLinear, conv_norm, normed
 from twophase.models.network import ACTIVATIONS, Architecture, LaneNetwork, image_lanes, pooled_lanes
 
 CONVOLUTIONS: dict[int, tuple[int, ...]] = {
@@ -54,13 +54,13 @@ class VGG(LaneNetwork):
 
     def logits(self, inputs: Tensor, *, is_shared: bool) -> Float[Tensor, "K B C"]:
         """Convolution, norm, activation; pooling after each stage."""
-        x = image_lanes(inputs, is_shared=is_shared)
+        x = image_lanes(inputs, is_shared=is_shared, is_examples_last=self.is_examples_last)
         for stage in self.stages:
             layers = list(stage.children())
             for conv, norm in zip(layers[::2], layers[1::2], strict=True):
-                x = self.activation(norm(conv(x)))
+                x = self.activation(normed(conv, norm, x))
             window = (min(2, x.shape[2]), min(2, x.shape[3]))
-            x = F.max_pool2d(x, window)
+            x = F.max_pool3d(x, (*window, 1)) if x.dim() == 5 else F.max_pool2d(x, window)
         logits: Tensor = self.head(self.dropout(pooled_lanes(x, self.num_lanes), self.num_lanes))
         return logits
 
