@@ -1,12 +1,14 @@
 """One real study, run once for all tests that read it."""
 
 import os
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import study
-from study import cli, driver
+from study import cli, driver, searching
 from study.worker import run_job
 
 TINY = {
@@ -19,6 +21,16 @@ TINY = {
     "growth": {"fork_steps": [0, 40], "window": 8, "burn_in": 2},
     "switch": {"steps": [0, 20]},
 }
+
+
+# The command, in a process of its own, without the report: drawing takes longer than the trials of these tests.
+NO_REPORT = """
+import sys
+from study import cli, driver
+driver.write_report = lambda _: None
+sys.exit(cli.main(sys.argv[1:]))
+"""
+COMMAND = [sys.executable, "-c", NO_REPORT]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -46,8 +58,8 @@ def given(jobs):
         jobs.end(job, "")
 
 
-@pytest.fixture
-def in_process(monkeypatch):
+@contextmanager
+def without_ray():
     """Jobs run in this process, one after another, and no report ends it, where neither is what is tested."""
 
     def run_jobs(jobs, crew):
@@ -55,8 +67,17 @@ def in_process(monkeypatch):
             for _ in run_job(job, crew.place):
                 pass
 
-    monkeypatch.setattr(driver, "run_jobs", run_jobs)
-    monkeypatch.setattr(driver, "write_report", lambda _: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver, "run_jobs", run_jobs)
+        patch.setattr(searching, "run_jobs", run_jobs)
+        patch.setattr(driver, "write_report", lambda _: None)
+        yield
+
+
+@pytest.fixture
+def in_process():
+    with without_ray():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -18,12 +18,12 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 import results
-from study import cli, searching
+from study import cli
 from study.interruption import Interruption, first_ctrl_c_only_asks
 from study.progress import Progress
 from study.room import num_fitting
 
-from .conftest import TINY, given
+from .conftest import TINY
 from .test_kill import TABLES, family
 
 NUM_TRIALS = 6
@@ -165,13 +165,12 @@ def test_once_or_twice_and_the_same_command_again(space, times, tmp_path, in_pro
 
 
 @pytest.mark.slow
-def test_a_search_that_was_asked_to_end_goes_on(tmp_path, monkeypatch, capsys):
+def test_a_search_that_was_asked_to_end_goes_on(tmp_path, in_process, capsys):
     (tmp_path / "asked.yaml").write_text(json.dumps(SOUGHT))
     interrupt(tmp_path, ["search", "asked.yaml", "--workers", "2"], times=1)
     study = results.open(tmp_path / "runs" / "asked")
     before = study.table("trials")
     assert len(before) < 10
-    monkeypatch.setattr(searching, "run_jobs", one_after_the_other)
     command = ["search", str(tmp_path / "asked.yaml"), "--root", str(tmp_path / "runs"), "--json"]
     assert cli.main(command) == 0
     found = json.loads(capsys.readouterr().out)
@@ -179,14 +178,6 @@ def test_a_search_that_was_asked_to_end_goes_on(tmp_path, monkeypatch, capsys):
     assert (len(found["settings"]), len(trials)) == (5, 10)
     assert set(before["trial_key"]) < set(trials["trial_key"])
     assert cli.main(["check", str(study.path)]) == 0
-
-
-def one_after_the_other(jobs, crew):
-    from study.worker import run_job
-
-    for job in given(jobs):
-        for _ in run_job(job, crew.place):
-            pass
 
 
 def test_the_first_only_asks_and_the_second_raises():
