@@ -1,5 +1,6 @@
 """One real study, run once for all tests that read it."""
 
+import json
 import os
 import sys
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ import pytest
 
 import study
 from study import cli, driver, searching
+from study.desk import CLOSED
 from study.worker import run_job
 
 TINY = {
@@ -49,6 +51,20 @@ def pytest_collection_modifyitems(items):
 def _own_cache(tmp_path_factory):
     """Data sets are generated into a folder of this session."""
     os.environ["TWOPHASE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+class OneJob:
+    """A desk with one job on it."""
+
+    def __init__(self, job):
+        self.slips = [(job.name, json.dumps(job.to_json()), False)]
+        self.ended = []
+
+    def fetch(self, _worker):
+        return self.slips.pop() if self.slips else CLOSED
+
+    def end(self, _worker, report):
+        self.ended.append(report)
 
 
 def given(jobs):

@@ -13,7 +13,6 @@ import results
 import study
 from study import cli, cluster_address, driver, packages, trainable
 from study.cluster import EnvironmentFault, config_of, num_processors
-from study.desk import CLOSED
 from study.interruption import Terminated, sigterm_handler_kept, terminated_as_interrupt
 from study.progress import Progress
 from study.report import write_report
@@ -22,7 +21,7 @@ from study.worker import Place
 from twophase import __version__
 from twophase.data import DATA
 
-from .conftest import given
+from .conftest import OneJob, given
 
 SPACE = {
     "name": "fails",
@@ -40,20 +39,6 @@ class Sabotage:
         self.error: Exception | None = None
         self.seeds: set[int] = set()
         self.ran: list[int] = []
-
-
-class OneJob:
-    """A desk with one job on it."""
-
-    def __init__(self, job):
-        self.slips = [(job.name, json.dumps(job.to_json()), False)]
-        self.ended = []
-
-    def fetch(self, _worker):
-        return self.slips.pop() if self.slips else CLOSED
-
-    def end(self, _worker, report):
-        self.ended.append(report)
 
 
 def do(job, place: Place, *, version: str = __version__) -> dict:
