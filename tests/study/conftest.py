@@ -1,5 +1,6 @@
 """One real study, run once for all tests that read it."""
 
+import json
 import os
 import sys
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ import pytest
 
 import study
 from study import cli, driver, searching
+from study.desk import CLOSED
 from study.worker import run_job
 
 TINY = {
@@ -56,6 +58,20 @@ def given(jobs):
     while (job := jobs.next_job()) is not None:
         yield job
         jobs.end(job, "")
+
+
+class OneJob:
+    """A desk with one job on it."""
+
+    def __init__(self, job):
+        self.slips = [(job.name, json.dumps(job.to_json()), False)]
+        self.ended = []
+
+    def fetch(self, _worker):
+        return self.slips.pop() if self.slips else CLOSED
+
+    def end(self, _worker, report):
+        self.ended.append(report)
 
 
 @contextmanager

@@ -10,14 +10,14 @@ import pytest
 import results
 import search_spaces
 from study import cli, driver, trainable
-from study.cluster import work_of
+from study.cluster import config_of
 from study.columns import setting_columns
 from study.planner import make_plan
 from study.status import Status, read_status, seconds_left, status_text
 from study.trainable import JobRunner
 from twophase.children import total_lane_steps
 
-from .conftest import given, without_ray
+from .conftest import OneJob, given, without_ray
 
 ZOO = {
     "name": "zoo",
@@ -73,7 +73,9 @@ def test_while_it_runs_after_it_was_broken_off_and_when_done(tmp_path, capsys, m
 
     def broken_off(jobs, crew):
         for number, job in enumerate(given(jobs)):
-            runner = JobRunner({"work": work_of(job, crew.place)})
+            desk = OneJob(job)
+            monkeypatch.setattr(trainable, "desk_called", lambda _: desk)  # noqa: B023 - called by this job's steps
+            runner = JobRunner(config_of("desk", crew.place))
             for step in count():
                 if runner.step()["done"]:
                     break
