@@ -53,13 +53,6 @@ def _own_cache(tmp_path_factory):
     os.environ["TWOPHASE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
-def given(jobs):
-    """Jobs one after another, as they are proposed."""
-    while (job := jobs.next_job()) is not None:
-        yield job
-        jobs.end(job, "")
-
-
 class OneJob:
     """A desk with one job on it."""
 
@@ -72,6 +65,13 @@ class OneJob:
 
     def end(self, _worker, report):
         self.ended.append(report)
+
+
+def given(jobs):
+    """Jobs one after another, as they are proposed."""
+    while (job := jobs.next_job()) is not None:
+        yield job
+        jobs.end(job, "")
 
 
 @contextmanager

@@ -73,8 +73,7 @@ def test_while_it_runs_after_it_was_broken_off_and_when_done(tmp_path, capsys, m
 
     def broken_off(jobs, crew):
         for number, job in enumerate(given(jobs)):
-            desk = OneJob(job)
-            monkeypatch.setattr(trainable, "desk_called", lambda _: desk)  # noqa: B023 - called by this job's steps
+            monkeypatch.setattr(trainable, "desk_called", lambda _, job=job: OneJob(job))
             runner = JobRunner(config_of("desk", crew.place))
             for step in count():
                 if runner.step()["done"]:
