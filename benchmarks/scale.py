@@ -79,11 +79,8 @@ def reads(study: results.Study) -> tuple[float, float, int]:
 PLANNING = """
 import json, sys, psutil, search_spaces
 from study.planner import make_plan
-from study.cluster import work_of
-from study.worker import Place
 before = psutil.Process().memory_info().rss
 jobs = make_plan(search_spaces.load(json.loads(sys.argv[1]))).jobs
-held = [work_of(job, Place("s", "c", "l")) for job in jobs]
 print(len(jobs), psutil.Process().memory_info().rss - before)
 """
 

@@ -1,6 +1,5 @@
 """Ray: started on loopback or joined, used for one sweep, and left with nothing running."""
 
-import json
 import logging
 import os
 import tempfile
@@ -97,12 +96,14 @@ class Proposals:
         end: Is told of each job that ended, and of its worker's death, if that was how.
         num_jobs: Jobs expected.
         lane_steps: Lane-steps expected.
+        is_settled: Whether what comes next doesn't depend on what ends: it can be asked for ahead of time.
     """
 
     next_job: Callable[[], Job | None]
     end: Callable[[Job, str], None]
     num_jobs: int
     lane_steps: int
+    is_settled: bool = False
 
 
 def run_jobs(jobs: Proposals, crew: Crew) -> None:
@@ -172,8 +173,9 @@ def _tune(jobs: Proposals, crew: Crew, vitals: LocalVitals | ClusterVitals) -> N
     from ray import tune  # noqa: PLC0415 - as above
 
     from study.drain import Drain  # noqa: PLC0415 - imports Ray
+    from study.foreman import Foreman, open_desk  # noqa: PLC0415 - imports Ray
+    from study.hired import HiredWorkers, Watch  # noqa: PLC0415 - imports Ray
     from study.progress import Progress  # noqa: PLC0415 - imports Ray
-    from study.proposed import ProposedJobs  # noqa: PLC0415 - imports Ray
     from study.trainable import JobRunner  # noqa: PLC0415 - imports Ray
 
     # What Ray reports of single trials stands in our own progress line, commits and exit status.
@@ -185,13 +187,13 @@ def _tune(jobs: Proposals, crew: Crew, vitals: LocalVitals | ClusterVitals) -> N
         first_ctrl_c_only_asks() as interruption,
     ):
         progress = Progress(jobs.num_jobs, jobs.lane_steps, vitals.fault, interruption)
+        desk = open_desk()
+        foreman = Foreman(jobs, desk.call, progress, lambda: _room(crew, vitals.machines))
         tuner = tune.Tuner(
             tune.with_resources(JobRunner, {"cpu": crew.cpus_per_trial, "gpu": crew.gpus_per_trial}),
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
-                search_alg=ProposedJobs(
-                    jobs, lambda job: work_of(job, crew.place), progress, lambda: _room(crew, vitals.machines)
-                ),
+                search_alg=HiredWorkers(foreman, config_of(desk.name, crew.place)),
                 scheduler=Drain(lambda: progress.is_ending),
                 num_samples=-1,
             ),
@@ -199,8 +201,7 @@ def _tune(jobs: Proposals, crew: Crew, vitals: LocalVitals | ClusterVitals) -> N
                 name="sweep",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[progress],
-                failure_config=tune.FailureConfig(max_failures=WORKER_RETRIES),
+                callbacks=[progress, Watch(foreman)],
             ),
         )
         try:
@@ -219,20 +220,14 @@ def _tune(jobs: Proposals, crew: Crew, vitals: LocalVitals | ClusterVitals) -> N
 
 
 def _room(crew: Crew, machines: Sequence[Mapping[str, float]]) -> int:
-    """Most jobs at a time, at least one: where there is no room now, a cluster may grow."""
+    """Most workers, at least one: where there is no room now, a cluster may grow."""
     fitting = num_fitting(machines, crew.cpus_per_trial, crew.gpus_per_trial)
     return max(1, fitting if crew.workers is None else min(fitting, crew.workers))
 
 
-def work_of(job: Job, place: Place) -> dict[str, Any]:
-    """What a worker is told: text and paths, for Ray keeps it for every trial."""
-    return {
-        "name": job.name,
-        "job": json.dumps(job.to_json()),
-        "place": asdict(place),
-        "version": twophase.__version__,
-        "packages": ours(),
-    }
+def config_of(desk: str, place: Place) -> dict[str, Any]:
+    """What a worker is told when it begins, and where its jobs come from."""
+    return {"desk": desk, "place": asdict(place), "version": twophase.__version__, "packages": ours()}
 
 
 def num_processors() -> int:

@@ -299,7 +299,8 @@ def _run_plan(space: Space, plan: Plan, place: Place, means: Means) -> None:
         return following(space, results.open(place.study), job) if space.chaos.refine else ()
 
     dispatch = Dispatch(plan.jobs, study, lambda job, death: _record_death(job, place, death), next_of)
-    run_jobs(Proposals(dispatch.next_job, dispatch.end, len(plan.jobs), plan.todo_lane_steps), crew)
+    is_settled = not space.chaos.refine and all(job.is_first for job in plan.jobs)
+    run_jobs(Proposals(dispatch.next_job, dispatch.end, len(plan.jobs), plan.todo_lane_steps, is_settled), crew)
     forget_references(study)
     forget_shared(study)
 

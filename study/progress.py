@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray import tune
@@ -17,7 +17,8 @@ LINE_SECONDS, LIVE_SECONDS = 15.0, 0.5
 class Progress(tune.Callback):
     """Follows a sweep; holds no stream before `setup`, for Ray copies callbacks.
 
-    A trial that ended has its line when another one has taken its place, so that the number of running ones is right.
+    It is told of jobs as `study.foreman` hears of them. One that ended has its line when another one has taken its
+    place, so that the number of running ones is right.
     """
 
     def __init__(
@@ -34,15 +35,12 @@ class Progress(tune.Callback):
         self._fault, self._interruption = fault, interruption or Interruption()
         self._is_interruption_told = False
         self._num_jobs, self._total = num_jobs, lane_steps
-        self._steps: dict[str, int] = {}
-        self._started: set[str] = set()
-        self._running: set[str] = set()
-        self._done = self._failed = 0
+        self._steps: dict[str, int] = {}  # of jobs that haven't ended
+        self._steps_before = self._num_started = self._done = self._failed = 0
         self._began = self._shown = 0.0
         self._is_due = False
-        self._num_vacant = 0
+        self._num_running = self._most_running = 0
         self.faults: list[str] = []
-        self.died: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray writes callbacks down; what watches over Ray holds on to processes."""
@@ -66,7 +64,7 @@ class Progress(tune.Callback):
             self._tell_what_ends()
 
     def _tell_what_ends(self) -> None:
-        number = len(self._running)
+        number = self._num_running
         if not number:
             raise KeyboardInterrupt
         what = "the running trial" if number == 1 else f"{number} running trials"
@@ -74,54 +72,58 @@ class Progress(tune.Callback):
         sys.stderr.write(f"{begin}twophase: finishing {what}; Ctrl-C again stops now\n")
         sys.stderr.flush()
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Count a trial as running."""
-        if trial.trial_id not in self._running:
-            self._num_vacant = max(0, self._num_vacant - 1)
-        self._started.add(trial.trial_id)
-        self._running.add(trial.trial_id)
-        self._show()
-
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Take a trial's lane-steps."""
-        self._steps[trial.trial_id] = int(result.get("lane_steps", 0))
-        if result.get("fault"):
+        """Take the lane-steps of the job that a worker is at, or what the machine failed at."""
+        if result["name"] in self._steps:
+            self._steps[result["name"]] = int(result["lane_steps"])
+        if result["fault"]:
             self.faults.append(str(result["fault"]))
-        self._failed += bool(result.get("failure"))
-        self._done += bool(result.get("done") and not result.get("failure") and not result.get("fault"))
-        if result.get("done"):
-            self._end(trial)
         self._show()
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Count a trial whose worker died too often."""
-        self._failed += 1
-        self.died[trial.config["work"]["name"]] = _cause(trial)
-        self._end(trial)
-        self._show()
+    def began(self, name: str, num_running: int) -> None:
+        """Hear of a job that begins, and how many run."""
+        self._num_started += 1
+        self._steps[name] = 0
+        self._count(num_running)
 
-    def _end(self, trial: Any) -> None:
-        self._running.discard(trial.trial_id)
-        self._num_vacant += 1
+    def ended(self, name: str, report: Mapping[str, Any], num_running: int) -> None:
+        """Hear of a job that ended."""
+        self._failed += bool(report["failure"])
+        self._done += not report["failure"]
+        self._steps_before += int(report["lane_steps"])
+        del self._steps[name]
         self._is_due = True
+        self._count(num_running)
+
+    def lost(self, name: str, num_running: int, *, is_given_up: bool) -> None:
+        """Hear of a job whose worker died, too often if it is given up."""
+        self._failed += is_given_up
+        self._num_started -= not is_given_up
+        del self._steps[name]
+        self._is_due |= is_given_up
+        self._count(num_running)
+
+    def _count(self, num_running: int) -> None:
+        self._num_running, self._most_running = num_running, max(self._most_running, num_running)
+        self._show()
 
     def _show(self) -> None:
         now = time.monotonic()
         live = is_live(sys.stderr)
-        is_settled = not self._num_vacant or len(self._started) >= self._num_jobs or self.is_ending
+        is_settled = self._num_running == self._most_running or self._num_started >= self._num_jobs or self.is_ending
         is_late = now - self._shown >= LINE_SECONDS
         if not (is_late or (is_settled and (self._is_due or (live and now - self._shown >= LIVE_SECONDS)))):
             return
         self._shown, self._is_due = now, False
         seconds = max(now - self._began, 1e-9)
-        steps = sum(self._steps.values())
+        steps = self._steps_before + sum(self._steps.values())
         left = f"{seconds * max(self._total - steps, 0) / steps:.0f} s left" if steps else "time left unknown"
         left = "no more begin" if self.is_ending else left
-        num_jobs = max(self._num_jobs, len(self._started))  # some follow from others
+        num_jobs = max(self._num_jobs, self._num_started)  # some follow from others
         text = (
-            f"{self._done}/{num_jobs} trials done, {self._failed} failed, {len(self._running)} running; "
+            f"{self._done}/{num_jobs} trials done, {self._failed} failed, {self._num_running} running; "
             f"{steps / seconds:,.0f} lane-steps/s; {left}"
         )
         sys.stderr.write(f"\r\x1b[K{text}" if live else f"{text}\n")
@@ -131,10 +133,3 @@ class Progress(tune.Callback):
         """End the live line."""
         if is_live(sys.stderr):
             sys.stderr.write("\n")
-
-
-def _cause(trial: Any) -> str:
-    """What Ray says of a worker's death, in one line."""
-    error = trial.get_error()
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else "no cause was given"

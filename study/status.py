@@ -78,10 +78,15 @@ def read_status(study: results.Study) -> Status:
     plan = refined_plan(manifest.declared_spaces(study.path, declared), study, commits, is_ordered=False)
     holder = results.live_holder(study.path)
     trials = study.table("trials")
+    running = results.running(study)
+    if declared.spaces:
+        # A worker whose last rows are committed is heard of for a moment longer.
+        left = {job.trial.key for job in plan.jobs}
+        running = [(heartbeat, silent) for heartbeat, silent in running if heartbeat.trial_key in left]
     return Status(
         study.name,
         plan,
-        results.running(study),
+        running,
         records(trials[trials["status"] == "failed"]),
         f"host {holder.host}, pid {holder.pid}, since {holder.since}" if holder else "",
         bool(declared.spaces),

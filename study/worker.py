@@ -4,8 +4,9 @@ import errno
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,12 @@ def is_environment_fault(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _ENVIRONMENT
 
 
-def run_job(job: Job, place: Place) -> Iterator[tuple[int, int]]:
+def at_once(commit: Callable[[], None]) -> None:
+    """Commit while nothing else is done."""
+    commit()
+
+
+def run_job(job: Job, place: Place, write: Callable[[Callable[[], None]], None] = at_once) -> Iterator[tuple[int, int]]:
     """Compute what is missing of a trial, or a piece of that, and commit it.
 
     If the stored reference isn't reproduced (another torch, another device), the whole trial is computed again and
@@ -73,18 +79,12 @@ def run_job(job: Job, place: Place) -> Iterator[tuple[int, int]]:
     Args:
         job: What to do.
         place: Where.
+        write: Is given what commits it, last, to be called at once or beside what comes next.
 
     Yields:
         Lane-steps done so far, and all that are to be done.
     """
-    study, spent = results.open(place.study), 0
-    for spent, total in _committed(job, place, study):
-        yield spent, total
-    yield spent, spent
-    results.end_beat(study, job.trial.key, job.piece)
-
-
-def _committed(job: Job, place: Place, study: results.Study) -> Iterator[tuple[int, int]]:
+    study = results.open(place.study)
     setting = job.trial.setting
     load = DATA[setting.data].load
     dataset = load(setting.num_train, setting.num_test, setting.data_seed, Path(place.cache))
@@ -113,13 +113,21 @@ def _committed(job: Job, place: Place, study: results.Study) -> Iterator[tuple[i
         while generation > job.generation and not _is_common(study, job, place, generation, outcome):
             generation += 1
         if _is_common(study, job, place, generation, outcome):
-            for part in _parts(todo, outcome):
-                _commit(study, job.trial, part, place, generation)
-            snapshots.drop_checkpoint(name)
+            yield spent, spent
+            parts = [_request(study, job.trial, part, place, generation) for part in _parts(todo, outcome)]
+            write(partial(_commit, study, job, parts, partial(snapshots.drop_checkpoint, name)))
             return
         todo, generation = job.whole, job.generation + 1
         # They are the old reference's: the new one begins at the beginning, and leaves its own.
         snapshots.forget()
+    results.end_beat(study, job.trial.key, job.piece)
+
+
+def _commit(study: results.Study, job: Job, parts: list[dict[str, Any]], drop_checkpoint: Callable[[], None]) -> None:
+    for part in parts:
+        results.write_part(study, **part)
+    drop_checkpoint()
+    results.end_beat(study, job.trial.key, job.piece)
 
 
 def _is_common(study: results.Study, job: Job, place: Place, generation: int, outcome: Outcome) -> bool:
@@ -153,7 +161,7 @@ def commit_failure(job: Job, place: Place, error: str) -> None:
     """Record that a job failed, and why, in one line."""
     part = Part(f"failed-{digest(job.covers)[:8]}", job.todo, {}, {})
     study = results.open(place.study)
-    _commit(study, job.trial, part, place, job.generation, error)
+    results.write_part(study, **_request(study, job.trial, part, place, job.generation, error))
     results.end_beat(study, job.trial.key, job.piece)
 
 
@@ -197,20 +205,22 @@ def _parts(todo: Todo, outcome: Outcome) -> list[Part]:
     return parts
 
 
-def _commit(study: results.Study, trial: Trial, part: Part, place: Place, generation: int, error: str = "") -> None:
-    results.write_part(
-        study,
-        trial_key=trial.key,
-        part=part.name + (f"-g{generation}" if generation else ""),
-        tables={name: rows for name, rows in part.rows.items() if rows},
-        covers=covers_of(part.covered),
-        trial=_record(trial, part.summary),
-        keys={"study": study.name, "setting_key": trial.setting.key, "seed": trial.seed, **trial.setting.values()},
-        status="failed" if error else part.summary["status"],
-        error=error,
-        generation=generation,
-        lease_id=place.lease_id,
-    )
+def _request(
+    study: results.Study, trial: Trial, part: Part, place: Place, generation: int, error: str = ""
+) -> dict[str, Any]:
+    """What the store is asked to write."""
+    return {
+        "trial_key": trial.key,
+        "part": part.name + (f"-g{generation}" if generation else ""),
+        "tables": {name: rows for name, rows in part.rows.items() if rows},
+        "covers": covers_of(part.covered),
+        "trial": _record(trial, part.summary),
+        "keys": {"study": study.name, "setting_key": trial.setting.key, "seed": trial.seed, **trial.setting.values()},
+        "status": "failed" if error else part.summary["status"],
+        "error": error,
+        "generation": generation,
+        "lease_id": place.lease_id,
+    }
 
 
 def _record(trial: Trial, summary: dict[str, Any]) -> dict[str, Any]:

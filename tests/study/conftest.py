@@ -1,12 +1,16 @@
 """One real study, run once for all tests that read it."""
 
+import json
 import os
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import study
-from study import cli, driver
+from study import cli, driver, searching
+from study.desk import CLOSED
 from study.worker import run_job
 
 TINY = {
@@ -19,6 +23,16 @@ TINY = {
     "growth": {"fork_steps": [0, 40], "window": 8, "burn_in": 2},
     "switch": {"steps": [0, 20]},
 }
+
+
+# The command, in a process of its own, without the report: drawing takes longer than the trials of these tests.
+NO_REPORT = """
+import sys
+from study import cli, driver
+driver.write_report = lambda _: None
+sys.exit(cli.main(sys.argv[1:]))
+"""
+COMMAND = [sys.executable, "-c", NO_REPORT]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -39,6 +53,20 @@ def _own_cache(tmp_path_factory):
     os.environ["TWOPHASE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+class OneJob:
+    """A desk with one job on it."""
+
+    def __init__(self, job):
+        self.slips = [(job.name, json.dumps(job.to_json()), False)]
+        self.ended = []
+
+    def fetch(self, _worker):
+        return self.slips.pop() if self.slips else CLOSED
+
+    def end(self, _worker, report):
+        self.ended.append(report)
+
+
 def given(jobs):
     """Jobs one after another, as they are proposed."""
     while (job := jobs.next_job()) is not None:
@@ -46,8 +74,8 @@ def given(jobs):
         jobs.end(job, "")
 
 
-@pytest.fixture
-def in_process(monkeypatch):
+@contextmanager
+def without_ray():
     """Jobs run in this process, one after another, and no report ends it, where neither is what is tested."""
 
     def run_jobs(jobs, crew):
@@ -55,8 +83,17 @@ def in_process(monkeypatch):
             for _ in run_job(job, crew.place):
                 pass
 
-    monkeypatch.setattr(driver, "run_jobs", run_jobs)
-    monkeypatch.setattr(driver, "write_report", lambda _: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver, "run_jobs", run_jobs)
+        patch.setattr(searching, "run_jobs", run_jobs)
+        patch.setattr(driver, "write_report", lambda _: None)
+        yield
+
+
+@pytest.fixture
+def in_process():
+    with without_ray():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,22 @@
 """Trials that raise: committed with their cause, told, left alone, and run again when asked. Ray is stood in for."""
 
+import errno
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import sys
-from types import SimpleNamespace
 
 import pytest
+from pandas.testing import assert_frame_equal
 
 import results
 import study
+from results import files
 from study import cli, cluster_address, driver, packages, trainable
-from study.cluster import EnvironmentFault, num_processors, work_of
+from study.cluster import EnvironmentFault, config_of, num_processors
 from study.interruption import Terminated, sigterm_handler_kept, terminated_as_interrupt
 from study.progress import Progress
 from study.report import write_report
@@ -22,7 +25,7 @@ from study.worker import Place
 from twophase import __version__
 from twophase.data import DATA
 
-from .conftest import given
+from .conftest import OneJob, given
 
 SPACE = {
     "name": "fails",
@@ -44,14 +47,17 @@ class Sabotage:
 
 def do(job, place: Place, *, version: str = __version__) -> dict:
     """What Ray does with one job, in this process; the runner's last report."""
-    work = {**work_of(job, place), "version": version}
-    runner = JobRunner({"work": work})
-    try:
-        report = runner.step()
-        while not report["done"]:
+    desk = OneJob(job)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainable, "desk_called", lambda _: desk)
+        runner = JobRunner({**config_of("desk", place), "version": version})
+        try:
             report = runner.step()
-    finally:
-        runner.stop()
+            while not report["done"]:
+                report = runner.step()
+        finally:
+            runner.stop()
+    assert [told["name"] for told in desk.ended] == ([] if report["fault"] else [job.name])
     return report
 
 
@@ -61,12 +67,12 @@ def sabotage(monkeypatch, tmp_path):
     plot = Sabotage()
     run_job = trainable.run_job
 
-    def run_or_raise(job, place):
+    def run_or_raise(job, place, write):
         plot.ran.append(job.trial.seed)
         if plot.error and job.trial.seed in plot.seeds:
             yield 1, 2
             raise plot.error
-        yield from run_job(job, place)
+        yield from run_job(job, place, write)
 
     def run_jobs(jobs, crew):
         for job in given(jobs):
@@ -236,24 +242,24 @@ def test_progress_counts_running_trials_when_another_took_the_place(capsys):
     line = "{}/5 trials done, {} failed, {} running;"
     progress = Progress(5, 100)
     progress.setup()
-    a, b, c, d, e = (SimpleNamespace(trial_id=name) for name in "abcde")
 
-    def told(event, *arguments, **info):
-        event(0, [], *arguments, **info)
+    def told(event, *arguments):
+        event(*arguments)
         return [text.partition(" lane-steps")[0].rpartition(" ")[0] for text in capsys.readouterr().err.splitlines()]
 
-    end, on = {"done": True, "lane_steps": 20}, {"done": False, "lane_steps": 10}
-    assert told(progress.on_trial_start, a) == [line.format(0, 0, 1)]
-    assert told(progress.on_trial_start, b) == []
-    assert told(progress.on_trial_result, a, end) == []
-    assert told(progress.on_trial_result, b, on) == [], "the place of a is still vacant"
-    assert told(progress.on_trial_start, c) == [line.format(1, 0, 2)]
-    assert told(progress.on_trial_result, b, end) == []
-    assert told(progress.on_trial_result, c, {**end, "failure": "why"}) == []
-    assert told(progress.on_trial_start, d) == []
-    assert told(progress.on_trial_start, e) == [line.format(2, 1, 2)]
-    assert told(progress.on_trial_result, d, end) == [line.format(3, 1, 1)], "nothing waits"
-    assert told(progress.on_trial_result, e, end) == [line.format(4, 1, 0)]
+    end, failed = {"failure": "", "lane_steps": 20}, {"failure": "why", "lane_steps": 20}
+    assert told(progress.began, "a", 1) == [line.format(0, 0, 1)]
+    assert told(progress.began, "b", 2) == []
+    assert told(progress.ended, "a", end, 1) == []
+    at_b = {"name": "b", "lane_steps": 10, "fault": ""}
+    assert told(progress.on_trial_result, 0, [], None, at_b) == [], "the place of a is still vacant"
+    assert told(progress.began, "c", 2) == [line.format(1, 0, 2)]
+    assert told(progress.began, "d", 2) == [], "b is only being committed"
+    assert told(progress.ended, "b", end, 2) == [line.format(2, 0, 2)]
+    assert told(progress.ended, "c", failed, 1) == []
+    assert told(progress.began, "e", 2) == [line.format(2, 1, 2)]
+    assert told(progress.ended, "d", end, 1) == [line.format(3, 1, 1)], "nothing waits"
+    assert told(progress.ended, "e", end, 0) == [line.format(4, 1, 0)]
 
 
 def test_check_finds_nothing_wrong_with_a_store_that_holds_a_failure(sabotage):
@@ -327,6 +333,41 @@ def test_a_full_disk_is_the_environment_s_fault_and_no_trial_s(sabotage, capsys)
     sabotage.error = None
     assert run() == 0
     assert len(rows()) == 2
+
+
+@pytest.mark.parametrize(("number", "num_writes"), [(errno.ENOSPC, 2), (errno.EROFS, 6), (errno.ENOSPC, 9)])
+def test_a_disk_that_fails_in_the_middle(sabotage, monkeypatch, capsys, number, num_writes):
+    """As a full file system does, or one that turns read-only: every write from one on fails, the tables' too."""
+    write, written = files.write_flushed, []
+
+    def write_or_fail(path, data):
+        written.append(path)
+        if len(written) > num_writes:
+            raise OSError(number, os.strerror(number), str(path.parent))
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_flushed", write_or_fail)
+        assert run() == 3
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if not re.match(r"[\d,]+ trials: ", line)]
+    assert line.startswith(f"twophase: [Errno {number}] {os.strerror(number)}: ")
+    assert str(results.open("runs/fails").path) in line
+    assert run() == 0
+    assert cli.main(["check", "fails"]) == 0
+    assert run("--name", "undisturbed") == 0
+    for table in ("trials", "chaos", "trajectory", "path", "transitions"):
+        ours, theirs = (results.open(f"runs/{name}").table(table) for name in ("fails", "undisturbed"))
+        drop = {"columns": ["study", "wall_seconds"], "errors": "ignore"}
+        assert_frame_equal(ours.drop(**drop), theirs.drop(**drop), check_exact=True)
+
+
+def test_a_failed_write_says_where(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path}'"):
+        files.write_flushed(tmp_path / "new", b"data")
 
 
 def test_a_worker_of_another_version_computes_nothing(sabotage, tmp_path):

@@ -18,14 +18,12 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 import results
-import search_spaces
-from study import cli, searching
+from study import cli
 from study.interruption import Interruption, first_ctrl_c_only_asks
-from study.planner import make_plan
 from study.progress import Progress
 from study.room import num_fitting
 
-from .conftest import TINY, given
+from .conftest import TINY
 from .test_kill import TABLES, family
 
 NUM_TRIALS = 6
@@ -167,13 +165,12 @@ def test_once_or_twice_and_the_same_command_again(space, times, tmp_path, in_pro
 
 
 @pytest.mark.slow
-def test_a_search_that_was_asked_to_end_goes_on(tmp_path, monkeypatch, capsys):
+def test_a_search_that_was_asked_to_end_goes_on(tmp_path, in_process, capsys):
     (tmp_path / "asked.yaml").write_text(json.dumps(SOUGHT))
     interrupt(tmp_path, ["search", "asked.yaml", "--workers", "2"], times=1)
     study = results.open(tmp_path / "runs" / "asked")
     before = study.table("trials")
     assert len(before) < 10
-    monkeypatch.setattr(searching, "run_jobs", one_after_the_other)
     command = ["search", str(tmp_path / "asked.yaml"), "--root", str(tmp_path / "runs"), "--json"]
     assert cli.main(command) == 0
     found = json.loads(capsys.readouterr().out)
@@ -181,14 +178,6 @@ def test_a_search_that_was_asked_to_end_goes_on(tmp_path, monkeypatch, capsys):
     assert (len(found["settings"]), len(trials)) == (5, 10)
     assert set(before["trial_key"]) < set(trials["trial_key"])
     assert cli.main(["check", str(study.path)]) == 0
-
-
-def one_after_the_other(jobs, crew):
-    from study.worker import run_job
-
-    for job in given(jobs):
-        for _ in run_job(job, crew.place):
-            pass
 
 
 def test_the_first_only_asks_and_the_second_raises():
@@ -208,31 +197,6 @@ def test_nothing_runs_yet():
     interruption.is_asked = True
     with pytest.raises(KeyboardInterrupt):
         progress.on_step_begin(0, [])
-
-
-@pytest.mark.parametrize("why", ["Ctrl-C", "a full disk"])
-def test_no_more_jobs_are_given_out_and_what_was_taken_back_did_not_end(why):
-    from study.cluster import Proposals
-    from study.proposed import ProposedJobs
-
-    jobs, ended, interruption = list(make_plan(search_spaces.load(PLAIN)).jobs), [], Interruption()
-    names = [job.name for job in jobs]
-    progress = Progress(NUM_TRIALS, 100, interruption=interruption)
-    proposals = Proposals(lambda: jobs.pop(0), lambda job, death: ended.append((job.name, death)), NUM_TRIALS, 100)
-    given = ProposedJobs(proposals, lambda job: {"name": job.name}, progress, lambda: 4)
-    assert [given.suggest(name)["work"]["name"] for name in "abcd"] == names[:4]
-    assert given.suggest("e") is None, "there is room for four"
-    given.on_trial_complete("a", {"done": True, "fault": ""})
-    progress.died[names[1]] = "killed"
-    given.on_trial_complete("b", None, error=True)
-    if why == "Ctrl-C":
-        interruption.is_asked = True
-    else:
-        progress.faults.append("No space left on device")
-        given.on_trial_complete("d", {"done": True, "fault": "No space left on device"})
-    given.on_trial_complete("c", None)
-    assert given.suggest("f") == "FINISHED"
-    assert ended == [(names[0], ""), (names[1], "killed")]
 
 
 def test_room_is_that_of_each_machine():

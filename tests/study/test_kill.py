@@ -9,8 +9,8 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -20,12 +20,25 @@ from pandas.testing import assert_frame_equal
 import results
 import study
 from study import cli
+from study.status import read_status, status_text
 
-from .conftest import TINY
+from .conftest import COMMAND, TINY, without_ray
 
-SPACE = {**TINY, "name": "killed", "base": {**TINY["base"], "num_steps": 400}}
+SPACE = {**TINY, "name": "killed", "seeds": 3}
+NUM_TRIALS = 6
 TABLES = ("trials", "trajectory", "chaos", "divergence", "path", "cone", "kernel", "transitions", "boundary")
 SECONDS = 120
+REFINING = {
+    "name": "killed",
+    "base": {**TINY["base"], "model": "mlp", "depth": 2, "width": 16, "num_steps": 200},
+    "seeds": 5,
+    "chaos": {
+        "fork_steps": {"refine": {"start": [0, 10, 100], "factor": 1.25}},
+        "magnitudes": [1e-2],
+        "num_directions": 1,
+        "train_sample": 256,
+    },
+}
 # Enough of it that a run hasn't ended when the signal comes, on any machine and under any load.
 LONG = {**SPACE, "seeds": 60}
 MANY = {
@@ -41,13 +54,14 @@ NUM_ROUNDS = 20
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory, _own_cache):
-    return study.launch(SPACE, tmp_path_factory.mktemp("unbroken"))
+    with without_ray():
+        return study.launch(SPACE, tmp_path_factory.mktemp("unbroken"))
 
 
 def start(folder: Path, space=SPACE) -> subprocess.Popen:
     file = folder / "killed.yaml"
     file.write_text(json.dumps(space))
-    command = [sys.executable, "-m", "study.cli", "run", str(file), "--root", str(folder / "runs")]
+    command = [*COMMAND, "run", str(file), "--root", str(folder / "runs")]
     return subprocess.Popen(
         command, cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ
     )
@@ -65,6 +79,10 @@ def wait_for(condition, driver: subprocess.Popen):
 
 def commits(folder: Path) -> list[Path]:
     return list((folder / "runs" / "killed" / "_commits").glob("*.json"))
+
+
+def beating(folder: Path) -> list[Path]:
+    return list((folder / "runs" / "killed" / "_running").glob("[!.]*.json"))
 
 
 def family(driver: subprocess.Popen) -> list[psutil.Process]:
@@ -86,30 +104,53 @@ def command_line(process: psutil.Process) -> str:
         return ""
 
 
-def assert_whole(folder: Path, unbroken: results.Study, num_trials: int = 4) -> None:
+def assert_whole(
+    folder: Path, unbroken: results.Study, num_trials: int = NUM_TRIALS, but: tuple[str, ...] = ("wall_seconds",)
+) -> None:
     again = results.open(folder / "runs" / "killed")
     for name in TABLES:
-        drop = {"columns": ["wall_seconds"], "errors": "ignore"}
+        drop = {"columns": list(but), "errors": "ignore"}
         assert_frame_equal(again.table(name).drop(**drop), unbroken.table(name).drop(**drop), check_exact=True)
     assert len(again.table("trials")) == num_trials
     assert cli.main(["check", str(again.path)]) == 0
 
 
-def test_sigkill_of_the_whole_group_and_the_same_command_at_once(unbroken, tmp_path):
-    first = start(tmp_path)
-    wait_for(lambda: commits(tmp_path), first)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    first.stderr.close()
-    assert len(commits(tmp_path)) < 4 * 2
-    assert cli.main(["run", str(tmp_path / "killed.yaml"), "--root", str(tmp_path / "runs")]) == 0
-    assert_whole(tmp_path, unbroken)
+def rounds(folder: Path) -> Counter[str]:
+    """How many parts of each trial are committed."""
+    return Counter(path.name.partition("-")[0] for path in commits(folder))
+
+
+def test_sigkill_of_a_refining_run_and_all_below_it_and_the_same_command(tmp_path, in_process, capsys):
+    run = start(tmp_path, REFINING)
+    folder = tmp_path / "runs" / "killed"
+    wait_for(lambda: max(rounds(tmp_path).values(), default=0) > 1, run)
+    wait_for(lambda: counted(folder, capsys)["running"], run)
+    there = rounds(tmp_path)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+    after = counted(folder, capsys)
+    assert after["running"] == 0
+    assert after["planned"] > 0, "not all of it was there"
+    assert "driver: none; run the study's space again" in status_text(read_status(results.open(folder)))
+
+    undisturbed = study.launch(REFINING, tmp_path / "undisturbed")
+    assert study.launch(REFINING, tmp_path / "runs").path == folder
+    assert sum(there.values()) < sum(rounds(tmp_path).values())
+    assert len(undisturbed.table("chaos")["fork_step"].unique()) > 3, "it refines"
+    # A round that was killed may leave a snapshot, from which the same round then goes on, for less.
+    assert_whole(tmp_path, undisturbed, num_trials=5, but=("wall_seconds", "lane_steps"))
+
+
+def counted(folder: Path, capsys) -> dict[str, int]:
+    capsys.readouterr()
+    assert cli.main(["status", str(folder), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
 
 
 def test_a_killed_worker(unbroken, tmp_path):
     run = start(tmp_path)
-    victim = wait_for(lambda: workers(run), run)[0]
-    victim.kill()
+    wait_for(lambda: workers(run) and beating(tmp_path), run)
+    workers(run)[0].kill()
     _, error = run.communicate(timeout=SECONDS)
     assert run.returncode == 0, error
     assert_whole(tmp_path, unbroken)

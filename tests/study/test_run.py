@@ -164,12 +164,12 @@ def test_nothing_is_left_running(whole):
     assert not [name for name in names if any(part in name for part in ("raylet", "gcs_server", "ray::", "JobRunner"))]
 
 
-def test_another_root_and_one_worker_give_equal_tables(whole, tmp_path):
-    again = study.launch(TINY, tmp_path, workers=1)
+def test_another_root_and_one_process_give_equal_tables(whole, tmp_path, in_process):
+    again = study.launch(TINY, tmp_path)
     assert_equal_studies(whole, again, but=["wall_seconds"])
 
 
-def test_an_extended_study_equals_one_run_at_once(whole, tmp_path):
+def test_an_extended_study_equals_one_run_at_once(whole, tmp_path, in_process):
     first = deepcopy(TINY)
     first["chaos"]["magnitudes"] = [1e-2]  # the first run pins the primary at its largest
     first["cone"] = {"probe_size": 16, "steps": [0, 60]}

@@ -8,12 +8,10 @@ import pytest
 
 import results
 import search_spaces
-from study import searching
 from study.cli import main
 from study.goals import ABOVE, SCORES, Score
 from study.proposer import FILE, OUTCOME, Proposer, is_counted, scores_of
 from study.search_summary import different_trials, search_records, search_text
-from study.worker import run_job
 from twophase.errors import BadInput
 
 AXES = {"lr": {"loguniform": [0.01, 0.3]}, "depth": [2, 3, 4, 5], "activation": ["relu", "gelu", "tanh"]}
@@ -163,14 +161,13 @@ def test_every_goal_has_a_meaning_and_a_score():
     assert SCORES.keys() == search_spaces.GOALS.keys()
 
 
-def test_a_search_goes_on_where_it_stopped_and_is_a_study_like_any_other(capsys, monkeypatch, tmp_path):
+def test_a_search_goes_on_where_it_stopped_and_is_a_study_like_any_other(capsys, tmp_path, in_process):
+    """On Ray, and on and on after Ctrl-C, test_interruption.py has one in the slow run."""
     sets = ["num_steps=30", "training.lane_width=8", "num_train=256", "width=8", "chaos.fork_steps=[0,10]", "seeds=2"]
     sets += ["axes.depth=[2,3]"]
     command = ["search", "earliest", "--root", str(tmp_path), "--workers", "2"]
     command += [part for pair in sets for part in ("--set", pair)]
-    with monkeypatch.context() as patch:
-        patch.setattr(searching, "run_jobs", one_after_the_other)
-        assert main([*command, "--set", "search.num_settings=2"]) == 0
+    assert main([*command, "--set", "search.num_settings=2"]) == 0
     capsys.readouterr()
     study = results.open(tmp_path / "earliest")
     first = study.table("trials")
@@ -189,13 +186,6 @@ def test_a_search_goes_on_where_it_stopped_and_is_a_study_like_any_other(capsys,
     assert "of a search can't be changed once it has begun" in capsys.readouterr().err
     assert len(different_trials(Proposer(_space(sets), study.path, "earliest"))) == 3
     assert OUTCOME in Proposer(_space(sets), study.path, "earliest").trials[0].user_attrs
-
-
-def one_after_the_other(proposals, crew):
-    while (job := proposals.next_job()) is not None:
-        for _ in run_job(job, crew.place):
-            pass
-        proposals.end(job, "")
 
 
 def _space(sets):

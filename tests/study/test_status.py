@@ -2,22 +2,22 @@
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
 import results
 import search_spaces
-from study import cli
+from study import cli, driver, trainable
+from study.cluster import config_of
 from study.columns import setting_columns
 from study.planner import make_plan
 from study.status import Status, read_status, seconds_left, status_text
+from study.trainable import JobRunner
 from twophase.children import total_lane_steps
+
+from .conftest import OneJob, given, without_ray
 
 ZOO = {
     "name": "zoo",
@@ -59,38 +59,46 @@ def test_time_left_goes_by_each_settings_own_speed():
     assert "left" not in status_text(replace(found, running=[]))
 
 
-def test_while_it_runs_after_a_kill_and_when_done(tmp_path, capsys, in_process):
+def test_while_it_runs_after_it_was_broken_off_and_when_done(tmp_path, capsys, monkeypatch):
+    """Of a run on Ray, and after SIGKILL, test_kill.py asks the same."""
     (tmp_path / "zoo.yaml").write_text(json.dumps(ZOO))
-    command = [sys.executable, "-m", "study.cli", "run", "zoo.yaml"]
-    driver = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=os.environ,
-    )
     folder, seen = tmp_path / "runs" / "zoo", []
-    until = time.monotonic() + 120
-    while not any(counts["running"] and counts["done"] for counts in seen):
-        assert time.monotonic() < until
-        assert driver.poll() is None
-        if (folder / "_declared.json").exists():
-            counts, code = status(folder, capsys)
-            assert code == 0
-            assert counts["trials"] == NUM_TRIALS == sum(counts[k] for k in ("planned", "done", "failed", "running"))
-            seen.append(counts)
-            text = status_text(read_status(results.open(folder)))
-            assert "driver: host" in text
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.wait()
+
+    def look():
+        counts, code = status(folder, capsys)
+        assert code == 0
+        assert counts["trials"] == NUM_TRIALS == sum(counts[k] for k in ("planned", "done", "failed", "running"))
+        assert "driver: host" in status_text(read_status(results.open(folder)))
+        seen.append((counts["done"], counts["running"]))
+
+    def broken_off(jobs, crew):
+        for number, job in enumerate(given(jobs)):
+            monkeypatch.setattr(trainable, "desk_called", lambda _, job=job: OneJob(job))
+            runner = JobRunner(config_of("desk", crew.place))
+            for step in count():
+                if runner.step()["done"]:
+                    break
+                # At times, and when the last rows are committed, but the worker isn't done.
+                if step % 20 == 0 or runner._lane_steps == runner._total:
+                    look()
+                if number == 2:
+                    raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainable, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(trainable, "prepare_process", lambda: None)
+    command = ["run", str(tmp_path / "zoo.yaml"), "--root", str(tmp_path / "runs")]
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "run_jobs", broken_off)
+        assert cli.main(command) == 130
+    assert {(0, 1), (1, 1), (2, 1)} <= set(seen)
 
     counts, _ = status(folder, capsys)
     assert counts["running"] == 0
     assert 0 < counts["planned"] < NUM_TRIALS
     assert "driver: none; run the study's space again to go on" in status_text(read_status(results.open(folder)))
 
-    assert cli.main(["run", str(tmp_path / "zoo.yaml"), "--root", str(tmp_path / "runs")]) == 0
+    with without_ray():
+        assert cli.main(command) == 0
     counts, code = status(folder, capsys)
     assert code == 0
     assert (counts["done"], counts["planned"], counts["running"], counts["failed"]) == (NUM_TRIALS, 0, 0, 0)
