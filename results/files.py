@@ -49,14 +49,18 @@ def write_flushed(path: Path, data: bytes) -> None:
 
     Raises:
         FileExistsError: it exists.
+        OSError: the disk is full or fails; says in which folder, which a failed write itself doesn't.
     """
     if is_remote(path):
         upload(path, data, is_new=True)
         return
     with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path.parent)) from error
 
 
 def write_bytes(path: Path, data: bytes, before_replace: Callable[[], None] | None = None) -> None:

@@ -1,16 +1,20 @@
 """Trials that raise: committed with their cause, told, left alone, and run again when asked. Ray is stood in for."""
 
+import errno
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import sys
 
 import pytest
+from pandas.testing import assert_frame_equal
 
 import results
 import study
+from results import files
 from study import cli, cluster_address, driver, packages, trainable
 from study.cluster import EnvironmentFault, config_of, num_processors
 from study.interruption import Terminated, sigterm_handler_kept, terminated_as_interrupt
@@ -329,6 +333,41 @@ def test_a_full_disk_is_the_environment_s_fault_and_no_trial_s(sabotage, capsys)
     sabotage.error = None
     assert run() == 0
     assert len(rows()) == 2
+
+
+@pytest.mark.parametrize(("number", "num_writes"), [(errno.ENOSPC, 2), (errno.EROFS, 6), (errno.ENOSPC, 9)])
+def test_a_disk_that_fails_in_the_middle(sabotage, monkeypatch, capsys, number, num_writes):
+    """As a full file system does, or one that turns read-only: every write from one on fails, the tables' too."""
+    write, written = files.write_flushed, []
+
+    def write_or_fail(path, data):
+        written.append(path)
+        if len(written) > num_writes:
+            raise OSError(number, os.strerror(number), str(path.parent))
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_flushed", write_or_fail)
+        assert run() == 3
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if not re.match(r"[\d,]+ trials: ", line)]
+    assert line.startswith(f"twophase: [Errno {number}] {os.strerror(number)}: ")
+    assert str(results.open("runs/fails").path) in line
+    assert run() == 0
+    assert cli.main(["check", "fails"]) == 0
+    assert run("--name", "undisturbed") == 0
+    for table in ("trials", "chaos", "trajectory", "path", "transitions"):
+        ours, theirs = (results.open(f"runs/{name}").table(table) for name in ("fails", "undisturbed"))
+        drop = {"columns": ["study", "wall_seconds"], "errors": "ignore"}
+        assert_frame_equal(ours.drop(**drop), theirs.drop(**drop), check_exact=True)
+
+
+def test_a_failed_write_says_where(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path}'"):
+        files.write_flushed(tmp_path / "new", b"data")
 
 
 def test_a_worker_of_another_version_computes_nothing(sabotage, tmp_path):
