@@ -8,6 +8,7 @@ own file is read from there, and what no commit names is swept.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -237,6 +238,16 @@ def compact(study: StudyFolder, *, lease_id: str, is_whole: bool = True) -> int:
         return 0
     old = {commit.pack for commit in chosen if commit.pack}
     name = uuid.uuid4().hex[:16]
+    try:
+        _write_pack(study, name, chosen, guard)
+    except BaseException:
+        _take_back(study, name)
+        raise
+    remove_files(study, [*(f"{commit.stem}.json" for commit in chosen if not commit.pack), *old])
+    return len(chosen)
+
+
+def _write_pack(study: StudyFolder, name: str, chosen: Sequence[Commit], guard: Callable[[], None]) -> None:
     places: dict[str, list[CommittedFile]] = defaultdict(list)
     files = {}
     for table in TABLES:
@@ -247,8 +258,15 @@ def compact(study: StudyFolder, *, lease_id: str, is_whole: bool = True) -> int:
                 places[stem].append(replace(files[table], first=start, num_rows=rows))
     packed = [replace(commit, files=tuple(places[commit.stem])) for commit in chosen]
     write_bytes(study.commits_path / f"{name}{SUFFIX}", pack_bytes(packed, files), before_replace=guard)
-    remove_files(study, [*(f"{commit.stem}.json" for commit in chosen if not commit.pack), *old])
-    return len(chosen)
+
+
+def _take_back(study: StudyFolder, name: str) -> None:
+    """Remove the data files of a pack that came to nothing: who knows nothing of commits would count them twice."""
+    if (study.commits_path / f"{name}{SUFFIX}").exists():
+        return
+    for table in TABLES:
+        with contextlib.suppress(OSError):  # what the disk doesn't let go of is swept later
+            (study.path / table / f"{PREFIX}-{name}.parquet").unlink()
 
 
 def remove_files(study: StudyFolder, names: Iterable[str]) -> None:

@@ -188,7 +188,9 @@ def _plain(value: Any) -> Any:
 def _file_text(path: Path) -> str:
     try:
         if not path.is_file():
-            raise BadInput(f"no preset and no file is named '{path}'; presets: {', '.join(preset_names())}")
+            near = get_close_matches(str(path), preset_names(), n=1)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise BadInput(f"no preset and no file is named '{path}'; {hint}presets: {', '.join(preset_names())}")
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}") from None
@@ -201,7 +203,8 @@ def _parse(text: str, where: str) -> Any:
         return _plain(YAML(typ="safe", pure=True).load(text))
     except MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise BadInput(f"{where}{line}: not YAML: {error.problem or error.context}") from None
+        problem, _, _ = str(error.problem or error.context).partition(" with value ")  # of a key twice: always "{}"
+        raise BadInput(f"{where}{line}: not YAML: {problem}") from None
     except RecursionError:
         raise BadInput(f"{where} must not be nested so deeply, nor hold itself; write it out flat") from None
     except YAMLError as error:

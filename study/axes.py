@@ -39,8 +39,10 @@ def check_axis(table: pd.DataFrame, axis: str) -> None:
     if len(levels) < 2:
         others = [*swept(table), *[MAGNITUDE] * (table[MAGNITUDE].nunique() > 1)]
         would_do = f"swept are {', '.join(others)}" if others else "nothing was swept"
-        one = f", {level_text(levels[0])}" if len(levels) else ""
-        raise BadInput(f"axis must have at least two levels in the study, {axis} has {len(levels)}{one}; {would_do}")
+        one = f"only {level_text(levels[0])}" if len(levels) else "none"
+        raise BadInput(
+            f"axis must have at least two levels among the settings that tell anything, {axis} has {one}; {would_do}"
+        )
 
 
 def goes_along(table: pd.DataFrame, axis: str) -> list[str]:

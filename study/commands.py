@@ -256,6 +256,7 @@ def compact(arguments: argparse.Namespace) -> int:
     before = sum(len(list((study.path / table).glob("[!.]*.parquet"))) for table in study.tables)
     with terminated_as_interrupt(), results.Lease.acquire(study.path) as lease:
         results.create(study.path, study=study.name, setting_columns=setting_columns())
+        results.require_files(study, results.read_commits(study))
         results.sweep(study, lease_id=lease.id)
         results.compact(results.open(study.path), lease_id=lease.id)
         results.sweep(study, lease_id=lease.id)

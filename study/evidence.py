@@ -27,7 +27,7 @@ DIVERGED, UNLEARNED, UNCHANGED = "diverged", "unlearned", "unchanged"
 _SEED_LOST = {
     DIVERGED: "the reference diverged in {}",
     UNLEARNED: "the reference learned nothing in {}, so that there was nothing to part over",
-    UNCHANGED: "the push changed no weight at some fork steps in {}: it is below the resolution of {precision}",
+    UNCHANGED: "the push changed no weight at some fork steps in {}: it is below the resolution of {precision}, or 0",
 }
 
 
@@ -180,6 +180,8 @@ def _lost_words(rows: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
         if count:
             precision = rows["precision"].iloc[0]
             words.append(text.format(f"{count} of {len(seeds)} {_who(curves)}", precision=precision))
+    if causes.empty and not is_seen.any():
+        words.append("the indicator is unknown in all their rows")
     partly = seeds[is_seen]
     missing = [f"{step}" for step in partly.columns if not partly[step].all()]
     if missing:

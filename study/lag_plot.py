@@ -32,20 +32,21 @@ def lag_figure(cone: pd.DataFrame, axes: Sequence[str]) -> Figure | None:
         return None
     figure, panels = setting_panels(rows, axes, 4.6, 3.6)
     for panel, own in panels:
-        lags = sorted(set(own["named_lag"]))
-        colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, max(len(lags), 1)))
+        lags = sorted(set(own.loc[own["kernel_distance"].notna(), "named_lag"]))
+        colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, len(lags)))
         for lag, colour in zip(lags, map(mpl.colors.to_hex, colours), strict=True):
             of_lag = own[own["named_lag"] == lag]
             seeds = of_lag.groupby(["step_j", "seed"])["kernel_distance"].mean().unstack()
             panel.plot(seeds.index, seeds.mean(axis=1), "-o", color=colour, markersize=3, label=f"dt {lag:g}")
             panel.fill_between(seeds.index, seeds.min(axis=1), seeds.max(axis=1), color=colour, alpha=0.13, linewidth=0)
-        if not own["kernel_distance"].notna().any():
+        if lags:
+            panel.legend(fontsize=7.5, frameon=False)
+        else:
             say_empty(panel, "no kernel is finite")
         step_axis(panel, float(own["step_j"].max()))
         panel.set_ylim(bottom=0)
         panel.set_xlabel("step of the later checkpoint")
         panel.set_ylabel(f"distance $S$, {own['kernel'].iloc[0]} kernel")
-        panel.legend(fontsize=7.5, frameon=False)
     return figure
 
 

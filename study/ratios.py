@@ -8,7 +8,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from study.axes import KEEPS_SEED, MAGNITUDE, goes_along, held_leaves, held_text, unit_lengths, units_that_differ
+from study.axes import (
+    KEEPS_SEED,
+    MAGNITUDE,
+    goes_along,
+    held_leaves,
+    held_text,
+    level_text,
+    unit_lengths,
+    units_that_differ,
+)
 from study.crossings import KIND_COLUMNS
 from twophase.agreement import fisher_z
 from twophase.errors import BadInput
@@ -142,11 +151,10 @@ def compared(one: pd.DataFrame, other: pd.DataFrame, axis: str, unit: str) -> Co
     """Estimate the factor between two sets of crossings, `other` over `one`, of those that are ever chaotic."""
     both = pd.concat([one.assign(is_other=0.0), other.assign(is_other=1.0)])
     both = both[both["outcome"].isin(CHAOTIC)]
-    lacking = [name for name, rows in (("a", one), ("b", other)) if not rows["outcome"].isin(CHAOTIC).any()]
+    lacking = [level_text(rows[axis].iloc[0]) for rows in (one, other) if not rows["outcome"].isin(CHAOTIC).any()]
     if lacking:
-        return Compared(
-            _UNKNOWN, reason=f"no seed of level {' and '.join(lacking)} is ever chaotic: nothing to compare"
-        )
+        reason = f"no seed of {axis} {' or '.join(lacking)} is ever chaotic: nothing to compare"
+        return Compared(_UNKNOWN, reason=reason)
     if not np.isfinite(both["high"]).any():
         return Compared(_UNKNOWN, reason="no seed was seen to settle at either level")
     keys = both["setting_key"].unique()

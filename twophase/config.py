@@ -144,9 +144,24 @@ class Setting:
 LEAVES: dict[str, Leaf] = {f.name: f.metadata["leaf"] for f in fields(Setting)}
 TYPES: dict[str, type] = {f.name: f.type for f in fields(Setting) if isinstance(f.type, type)}
 DEFAULTS: dict[str, Value] = {f.name: f.default for f in fields(Setting) if f.default is not MISSING}
-_DATA_LEAVES = {name for source in DATA.values() for name in source.defaults}
-_MODEL_LEAVES = {name for model in MODELS.values() for name in model.defaults}
-_OPTIMIZER_LEAVES = {name for entry in OPTIMIZERS.values() for name in entry.defaults}
+
+
+def _leaves_of(table: Mapping[str, Any]) -> set[str]:
+    """Leaves that the entries of a table have.
+
+    Raises:
+        TypeError: One is no field of `Setting`: whoever adds a model with a leaf of its own forgot that.
+    """
+    for entry, spec in table.items():
+        for name in spec.defaults:
+            if name not in LEAVES:
+                raise TypeError(f"'{entry}' has a leaf {name}, which must be a field of twophase.config.Setting, too")
+    return {name for spec in table.values() for name in spec.defaults}
+
+
+_DATA_LEAVES = _leaves_of(DATA)
+_MODEL_LEAVES = _leaves_of(MODELS)
+_OPTIMIZER_LEAVES = _leaves_of(OPTIMIZERS)
 _STEP_LEAVES = {"milestones", "gamma"}
 HEAD = ("data", "model", "optimizer", "schedule")
 """Leaves that tell which others mean anything, and their defaults."""

@@ -205,3 +205,29 @@ def test_commits_that_changed_places_in_a_pack_are_found(full, lease):
     whole = {table: packs.replace(file, num_rows=file.rows_in_file) for table, file in files.items()}
     path.write_bytes(packs.pack_bytes(swapped, whole))
     assert any("are not those of commit t0-z" in finding.what for finding in results.check(full))
+
+
+@pytest.mark.parametrize("failing", ["cone", "_commits"])
+def test_a_pack_that_comes_to_nothing_leaves_nothing(full, lease, monkeypatch, failing):
+    """A disk that is full before the last file is there: what a plain reader sees is not doubled."""
+    before = {table: plain(full, table) for table in TABLES}
+    write_table, write_bytes = packs._write_table, packs.write_bytes
+
+    def table_or_full(study, table, *rest):
+        if table == failing:
+            raise OSError(28, "No space left on device")
+        return write_table(study, table, *rest)
+
+    def bytes_or_full(path, data, **options):
+        if path.parent.name == failing:
+            raise OSError(28, "No space left on device")
+        write_bytes(path, data, **options)
+
+    monkeypatch.setattr(packs, "_write_table", table_or_full)
+    monkeypatch.setattr(packs, "write_bytes", bytes_or_full)
+    with pytest.raises(OSError, match="No space left"):
+        results.compact(full, lease_id=lease.id)
+    for table in TABLES:
+        assert_frame_equal(plain(full, table), before[table], check_exact=True)
+    monkeypatch.undo()
+    assert results.compact(full, lease_id=lease.id) == 10

@@ -58,6 +58,17 @@ def test_a_damaged_study(answer, tmp_path, whole, command, damage, words):
     assert str(folder.relative_to(tmp_path)) in line or damage == "newer schema"
 
 
+@pytest.mark.parametrize("damage", [damage for damage in DAMAGES if damage != "half a declaration"])
+def test_a_damaged_study_is_not_compacted(answer, tmp_path, whole, damage):
+    folder = tmp_path / "runs" / "tiny"
+    shutil.copytree(whole.path, folder)
+    damaged(damage)(folder)
+    before = sorted(folder.rglob("*"))
+    line = answer("compact", "tiny")
+    assert all(word in line for word in DAMAGES[damage]), line
+    assert sorted(folder.rglob("*")) == before
+
+
 def changed(**entries):
     return lambda declared: json.dumps({**declared, **entries})
 

@@ -76,9 +76,10 @@ def test_which_references_learned_nothing(accuracy, start, end, is_unlearned):
         (frame(rows_of(POINT, 0, SETTLES), rows_of(POINT, 1, (1, 1, 1)), sentinel(POINT, 0), sentinel(POINT, 1)),
          "seeds disagree: 1 chaotic throughout, 1 located"),
         (healthy(curve=(math.nan, 0.0, 0.0)), "not all seeds tell something at fork step 0"),
+        (healthy(curve=(math.nan,) * 3), "no seed tells anything; the indicator is unknown in all their rows"),
         (healthy(curve=FLAT).query("fork_step > 0 or perturbation == 'none'"), "but none of them is step 0"),
     ],
-    ids=["one seed", "disagree", "a hole", "no start"],
+    ids=["one seed", "disagree", "a hole", "unknown", "no start"],
 )  # fmt: skip
 def test_reasons(chaos, words):
     row = primary(chaos)

@@ -218,6 +218,11 @@ def test_lags_take_pairs_that_many_steps_apart():
     np.testing.assert_allclose(drawn["dt 10"].get_ydata(), 0.01 + 0.5, rtol=1e-12)
     assert list(drawn["dt 20"].get_xdata()) == list(steps)[2:]
     assert_axes_are_named(figure)
+    # Drawing warns, and warnings are errors, where a band has nothing in it.
+    nothing = lag_figure(cone.assign(kernel_distance=math.nan), ["model"])
+    nothing.draw_without_rendering()
+    assert lines(nothing.axes[0]) == {}
+    assert [text.get_text() for text in nothing.axes[0].texts] == ["no kernel is finite"]
     assert lag_figure(cone[cone["step_i"].isin([0, 10]) & cone["step_j"].isin([0, 10])], ["model"]) is None
 
 

@@ -28,6 +28,13 @@ def test_golden_keys():
     assert Trial(setting({}), 0).key == GOLDEN_TRIAL_KEY
 
 
+def test_a_leaf_of_a_model_that_is_declared_nowhere_is_told():
+    extended = {"mlp": dataclasses.replace(MODELS["mlp"], defaults={**MODELS["mlp"].defaults, "gate_bias": 1.0})}
+    assert config._leaves_of(MODELS) <= set(LEAVES)
+    with pytest.raises(TypeError, match=r"'mlp' has a leaf gate_bias, .*twophase\.config\.Setting"):
+        config._leaves_of(extended)
+
+
 def test_every_leaf_enters_the_key():
     made = setting({})
     others = {f.name: "other" if f.type is str else 12345 for f in dataclasses.fields(Setting)}
