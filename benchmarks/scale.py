@@ -1,8 +1,6 @@
-"""Large sweeps: planning, reading what many trials left, and the driver's memory.
+"""Large sweeps: planning, the driver's memory, scheduling and storing, reading what many trials left.
 
-    python -m benchmarks.scale [--stored 10000] [--planned 1000 5000]
-
-Stored trials are made by the store's own writer, a commit and six chaos rows each.
+python -m benchmarks.scale [--stored 10000] [--planned 1000 5000] [--trials 1000] [--workers 8] [--rounds 1]
 """
 
 import argparse
@@ -12,7 +10,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import results
 import search_spaces
@@ -20,6 +20,15 @@ from benchmarks.side_by_side import heading, write
 from study.columns import setting_columns
 from study.planner import make_plan
 from twophase.config import Trial, setting
+
+WHAT = [
+    "Memory: resident, of the driver's process when all has ended; its trials fail at once, which is",
+    "all the same to it.",
+    "Scheduling and storing: simulated work, `benchmarks/sleeping_net.py`, a network whose passes sleep, so that there",
+    "can be more workers than cores; each trial is the same work either way, plain tasks keep nothing. Seconds of a",
+    "worker for a trial, commits included, from when each worker has done one: Ray's start is left out.",
+    "Stored trials are made by the store's own writer, a commit and six chaos rows each.",
+]
 
 
 def space_of(num_trials: int) -> dict[str, object]:
@@ -76,62 +85,78 @@ def reads(study: results.Study) -> tuple[float, float, int]:
     return filtered, taken(lambda: study.table("chaos")), found
 
 
-PLANNING = """
-import json, sys, psutil, search_spaces
-from study.planner import make_plan
-before = psutil.Process().memory_info().rss
-jobs = make_plan(search_spaces.load(json.loads(sys.argv[1]))).jobs
-print(len(jobs), psutil.Process().memory_info().rss - before)
-"""
+def simulated(arm: str, **options: float) -> dict[str, Any]:
+    """What a simulated sweep says of itself, in a process of its own; see `benchmarks.simulated_sweep`."""
+    command = [sys.executable, "-m", "benchmarks.simulated_sweep", arm]
+    command += [f"--{name}={value:g}" for name, value in options.items()]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
-def planned_bytes(num_trials: int) -> int:
-    """Memory that a driver holds for its planned trials, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", PLANNING, json.dumps(space_of(num_trials))], capture_output=True, text=True, check=True
-    )
-    return int(done.stdout.split()[1])
+def memory_rows(planned: list[int]) -> list[str]:
+    """What a driver holds when so many trials have ended."""
+    sizes = {number: simulated("sweep", trials=number, workers=2, seconds=-1)["bytes"] for number in sorted(planned)}
+    rows = [
+        f"| a driver, {number:,} trials planned, run and ended | {size / 1e6:.0f} MB |"
+        for number, size in sizes.items()
+    ]
+    (few, low), *_, (many, high) = sizes.items()
+    each = (high - low) / (many - few) / 1e3
+    return [*rows, f"| of each trial between {few:,} and {many:,} | **{each:.1f} kB** |"]
 
 
-def main() -> None:
-    """Write `scale.md`."""
-    parser = argparse.ArgumentParser(description="Large sweeps: planning, reading, memory.")
-    parser.add_argument("--stored", type=int, default=10_000)
-    parser.add_argument("--planned", type=int, nargs="+", default=[1000, 5000])
-    asked = parser.parse_args()
-    rows = []
-    space = search_spaces.load(space_of(asked.stored))
-    rows.append(f"| planning {asked.stored:,} trials | {taken(lambda: make_plan(space)):.1f} s |")
-    sizes = {number: planned_bytes(number) for number in asked.planned}
-    for number, size in sizes.items():
-        rows.append(f"| a driver's plan and work of {number:,} trials | {size / 1e6:.1f} MB |")
-    if len(sizes) > 1:
-        (few, low), *_, (many, high) = sorted(sizes.items())
-        rows.append(f"| of each trial between {few:,} and {many:,} | {(high - low) / (many - few) / 1e3:.1f} kB |")
+def overhead_rows(num_trials: int, num_workers: int, rounds: int) -> list[str]:
+    """Scheduling and storing beside plain Ray tasks that do the same work and keep nothing, in turn."""
+    taken: dict[str, list[float]] = {"tasks": [], "sweep": []}
+    for _ in range(rounds):
+        for arm, seconds in taken.items():
+            seconds.append(simulated(arm, trials=num_trials, workers=num_workers, seconds=2)["each"])
+    ratios = [100 * (ours / plain - 1) for ours, plain in zip(taken["sweep"], taken["tasks"], strict=True)]
+    told = {name: ", ".join(f"{value:.3f}" for value in seconds) for name, seconds in taken.items()}
+    return [
+        f"| {num_trials:,} trials of 2 s on {num_workers} workers as plain Ray tasks, each | {told['tasks']} s |",
+        f"| the same as a sweep, scheduled and stored | {told['sweep']} s |",
+        f"| scheduling and storing | **{', '.join(f'{ratio:.1f} %' for ratio in ratios)}** |",
+    ]
+
+
+def stored_rows(num_trials: int) -> list[str]:
+    """Reading what many trials left, before and after compaction."""
     with tempfile.TemporaryDirectory() as folder:
-        study = store(Path(folder), asked.stored)
+        study = store(Path(folder), num_trials)
         filtered, whole, found = reads(study)
         compacting = taken(lambda: compact(study))
         quick, all_rows, again = reads(study)
         if again != found:
             raise RuntimeError(f"{again} rows in place of {found}")
-    rows += [
-        f"| `table('chaos', filters=…)` on {asked.stored:,} stored trials, {found:,} rows found | {filtered:.2f} s |",
+    return [
+        f"| `table('chaos', filters=…)` on {num_trials:,} stored trials, {found:,} rows found | {filtered:.2f} s |",
         f"| the same after compaction | **{quick:.2f} s** (a {filtered / quick:.0f}th) |",
-        f"| all {6 * asked.stored:,} rows, before and after | {whole:.1f} s, {all_rows:.2f} s |",
+        f"| all {6 * num_trials:,} rows, before and after | {whole:.1f} s, {all_rows:.2f} s |",
         f"| compaction | {compacting:.0f} s |",
     ]
-    text = [
-        heading("Large sweeps"),
-        "Trials without work: one commit and six chaos rows each. Memory: resident, of a process that plans and writes",
-        "out what workers are told, beyond what it had when it began.",
-        "",
-        "| | |",
-        "|---|---|",
-        *rows,
-        "",
-    ]
-    write("scale", "\n".join(text))
+
+
+def main() -> None:
+    """Write `scale.md`."""
+    parser = argparse.ArgumentParser(description="Large sweeps: planning, driving, reading.")
+    parser.add_argument("--stored", type=int, default=10_000)
+    parser.add_argument("--planned", type=int, nargs="+", default=[1000, 5000])
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=1)
+    asked = parser.parse_args()
+    space = search_spaces.load(space_of(asked.stored))
+    rows = [f"| planning {asked.stored:,} trials | {taken(lambda: make_plan(space)):.1f} s |"]
+    for more in (
+        partial(overhead_rows, asked.trials, asked.workers, asked.rounds),
+        partial(memory_rows, asked.planned),
+        partial(stored_rows, asked.stored),
+    ):
+        rows += more()
+        print("\n".join(rows), file=sys.stderr)
+    write("scale", "\n".join([heading("Large sweeps"), *WHAT, "", "| | |", "|---|---|", *rows, ""]))
 
 
 def compact(study: results.Study) -> None:

@@ -1,4 +1,4 @@
-"""A network that does next to nothing but sleeps in every pass: simulated work for a benchmark of what is around it."""
+"""A network that does next to nothing but sleep in every pass: simulated work, for measuring what is around it."""
 
 import math
 import os
@@ -8,10 +8,17 @@ import torch
 from torch import nn
 
 SECONDS = "SLEEPING_NET_SECONDS"
+"""Variable of the environment that holds the length of a pass; below 0 every pass raises."""
 
 
 class Sleeping(nn.Module):
-    """One linear layer, and a pause before it."""
+    """One linear layer, and a pause before it.
+
+    Attributes:
+        num_passes: Passes of all such networks of this process.
+    """
+
+    num_passes = 0
 
     def __init__(self, num_inputs: int, num_classes: int) -> None:
         """Make the layer."""
@@ -20,7 +27,11 @@ class Sleeping(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Pause and apply the layer."""
-        time.sleep(float(os.environ.get(SECONDS, "0")))
+        Sleeping.num_passes += 1
+        seconds = float(os.environ.get(SECONDS, "0"))
+        if seconds < 0:
+            raise RuntimeError("asked to fail")
+        time.sleep(seconds)
         output: torch.Tensor = self.layer(x.flatten(1))
         return output
 

@@ -20,7 +20,9 @@ from study.desk import CLOSED, Report, Slip
 from study.planner import Job
 from study.worker import Place, commit_failure, is_environment_fault, prepare_process, run_job
 
-REPORT_SECONDS = 1.0
+REPORT_SECONDS = 3.0
+"""Tune hears from a worker so often: each time is a round trip to the driver, in which nothing is computed."""
+BEAT_SECONDS = 1.0
 IDLE_SECONDS = 30.0
 """A worker for which there is nothing so long leaves its processors and GPUs to others."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.01, 0.2
@@ -64,7 +66,7 @@ class _Writing:
 
 
 class JobRunner(tune.Trainable):
-    """Does jobs until none is left; reports lane-steps about once a second.
+    """Does jobs until none is left; reports lane-steps every few seconds.
 
     A job's end is told once it is committed: success is the rows, not what is told. A job that raises is committed as
     failed, with its cause, and isn't tried again: it would raise again. What the machine's failure ends, or the
@@ -86,7 +88,7 @@ class JobRunner(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Work for about a second."""
+        """Work for a few seconds."""
         until = time.monotonic() + REPORT_SECONDS
         try:
             self._shift = self._shift or self._work()
@@ -171,7 +173,7 @@ class JobRunner(tune.Trainable):
         now = time.monotonic()
         if now < self._next_beat:
             return
-        self._next_beat = now + REPORT_SECONDS
+        self._next_beat = now + BEAT_SECONDS
         heartbeat = results.Heartbeat(
             job.trial.key,
             self._place.lease_id,

@@ -22,6 +22,8 @@ ALWAYS_TOGETHER = 32
 _MEMORY_SHARE = 0.5
 _OUTSIDE = {"num_train", "num_test", "data_seed", "lr", "momentum", "weight_decay", "num_steps", "schedule", "engine"}
 """Leaves that a step's cost doesn't hang on."""
+_known_bytes: dict[str, int] = {}
+"""Key of what a step's cost hangs on -> memory of a lane: a worker does many trials that differ in nothing of that."""
 
 
 def lane_width(study: Path, setting: Setting, dataset: Dataset, todo: Todo, gpu_share: float = 1.0) -> int:
@@ -40,12 +42,16 @@ def lane_width(study: Path, setting: Setting, dataset: Dataset, todo: Todo, gpu_
     if setting.engine == "loop":
         return 0
     needed, device = 2 + len(todo.perturbed), torch.device(setting.device)
-    path = study / FOLDER / f"{_key(setting, dataset, device)}.json"
+    key = _key(setting, dataset, device)
+    path = study / FOLDER / f"{key}.json"
     if not path.exists():
         memory = _memory_bytes(device, gpu_share)
         is_free = needed <= ALWAYS_TOGETHER and not is_width_fixed(setting)
-        if is_free and needed * bytes_per_lane(setting, dataset, device) <= memory:
-            return 0
+        if is_free:
+            if key not in _known_bytes:
+                _known_bytes[key] = bytes_per_lane(setting, dataset, device)
+            if needed * _known_bytes[key] <= memory:
+                return 0
         found = measure_width(setting, dataset, device, most=needed, memory_bytes=memory)
         pin(path, json_bytes({"setting": setting.values(), **asdict(found)}))
     return int(json.loads(path.read_text(encoding="utf-8"))["lane_width"])
