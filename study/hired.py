@@ -1,5 +1,6 @@
 """What Ray Tune asks and tells: whether another worker is to begin, and what became of one."""
 
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -68,6 +69,10 @@ class Watch(tune.Callback):
 
 
 def _cause(trial: Any) -> str:
-    """What Ray says of a worker's death, in one line."""
-    lines = [line.strip() for line in str(trial.get_error()).splitlines() if line.strip()]
+    """What Ray says of a worker's death, in one line.
+
+    It writes that beside the driver. `trial.get_error` looks into the store alone, which hears of it too late.
+    """
+    told = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
     return lines[-1] if lines else "no cause was given"

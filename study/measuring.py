@@ -18,6 +18,9 @@ from twophase.width import step_seconds
 MOST_LANES = 32
 """Lanes that are timed together: more are hardly cheaper each, and take longer to time."""
 
+SHORT_HOURS = 0.02
+"""Less than this is told in seconds, too."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -93,5 +96,9 @@ def measured_lines(found: list[Measured]) -> list[str]:
     for device, name in (("cuda", "GPU hours"), ("cpu", "processor hours")):
         hours = [one.hours for one in found if one.setting.device == device]
         if hours:
-            lines.append(f"training      about {sum(hours):.3g} {name}; comparing children, and kernels, come on top")
+            total = sum(hours)
+            plainly = f" ({3600 * total:.2g} seconds)" if total < SHORT_HOURS else ""
+            lines.append(
+                f"training      about {total:.3g} {name}{plainly}; comparing children, and kernels, come on top"
+            )
     return lines

@@ -28,6 +28,8 @@ class LocalVitals:
         """Find them; to be called once Ray has started."""
         self.machines = machines
         self._daemons = [child for child in psutil.Process().children() if _name(child) in DAEMONS]
+        # They outlive their daemon for a while, and are nobody's children then.
+        self._agents = [child for daemon in self._daemons for child in _children(daemon)]
 
     def fault(self) -> str:
         """What is wrong, in words; empty if nothing."""
@@ -38,8 +40,8 @@ class LocalVitals:
         """Leave Ray; where a daemon is gone, which the other one and workers would wait for, with nothing running."""
         if self.fault():
             alive = [daemon for daemon in self._daemons if _is_alive(daemon)]
-            below = [child for daemon in alive for child in daemon.children(recursive=True)]
-            for process in [*self._daemons, *below]:
+            below = [child for daemon in alive for child in _children(daemon)]
+            for process in [*self._daemons, *self._agents, *below]:
                 _kill(process)
             _bounded(shutdown)
         else:
@@ -112,6 +114,13 @@ def _name(process: psutil.Process) -> str:
         return str(process.name())
     except psutil.NoSuchProcess:
         return ""
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _is_alive(process: psutil.Process) -> bool:

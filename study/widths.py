@@ -50,7 +50,8 @@ def lane_width(study: Path, setting: Setting, dataset: Dataset, todo: Todo, gpu_
         if is_free:
             if key not in _known_bytes:
                 _known_bytes[key] = bytes_per_lane(setting, dataset, device)
-            if needed * _known_bytes[key] <= memory:
+            # Controls may train in one batch with the others.
+            if (needed + len(todo.controls)) * _known_bytes[key] <= memory:
                 return 0
         found = measure_width(setting, dataset, device, most=needed, memory_bytes=memory)
         pin(path, json_bytes({"setting": setting.values(), **asdict(found)}))

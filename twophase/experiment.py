@@ -2,9 +2,10 @@
 
 Batches of lanes grow: lane 0 is the reference, then sentinels, then children in order of their fork. Many children are
 dealt out to groups, one batch after the other, each with its own reference and sentinel. Controls follow other
-minibatches and train in batches of their own, step by step beside the first group.
+minibatches, in batches of their own, step by step beside the first group: as one with it where that changes no bit.
 """
 
+import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import astuple, dataclass, field, replace
@@ -14,7 +15,7 @@ import torch
 
 from twophase import chaos, lanes
 from twophase.alignment import align, symmetry_of
-from twophase.batch import ChildBatch, ControlBatch
+from twophase.batch import ChildBatch, ControlBatch, Joint
 from twophase.checkpoint import Checkpoint
 from twophase.children import (
     SENTINEL,
@@ -49,6 +50,7 @@ from twophase.training import (
     build_model,
     control_order,
     initial_state,
+    is_order_free,
     learning_rate,
     reference_order,
 )
@@ -147,6 +149,7 @@ class Experiment:
         self._parts, self._part = split(todo, lane_width), todo
         self._least, self._capacity = least_lanes(setting, lane_width), lane_width or len(todo.controls)
         self._least_controls = 1 if setting.engine == "loop" else self._least
+        self._joint = Joint(self._trainer, (lane_width or sys.maxsize) if is_order_free(setting, data) else 0)
         self._order = reference_order(setting, trial.seed)
         self._start, self._reference = self._begin(dataset)
         self._began, self._seconds_before = 0.0, 0.0
@@ -312,9 +315,7 @@ class Experiment:
         return sorted(step for step in steps if step >= self._batch.trainer.step)
 
     def _train(self, until: int) -> None:
-        self._batch.advance(until)
-        for batch in self._controls:
-            batch.advance(until)
+        self._joint.advance([self._batch, *self._controls], until)
         self._switch.advance(until)
 
     def _visit(self, step: int) -> None:

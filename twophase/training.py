@@ -119,6 +119,19 @@ def descend(setting: Setting, parameters: Sequence[Tensor], optimizer: torch.opt
     optimizer.step()
 
 
+def is_order_free(setting: Setting, dataset: Dataset) -> bool:
+    """Tell whether a lane's bits are the same on a minibatch that all lanes share and beside lanes that have their own.
+
+    The tests hold it for lanes on a CPU but for convolutions of two dimensions, whose first layer is an ordinary one on
+    a shared minibatch and a grouped one otherwise; half precision isn't among what they hold.
+    """
+    if setting.engine == "loop" or setting.device != "cpu" or setting.precision == "bfloat16":
+        return False
+    if not MODELS[setting.model].is_convolutional:
+        return True
+    return blank_model(setting, dataset.input_shape, dataset.num_classes).can_have_examples_last
+
+
 class Trainer(ABC):
     """Trains K lanes from step to step.
 

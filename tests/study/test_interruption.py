@@ -26,15 +26,15 @@ from study.room import num_fitting
 from .conftest import TINY
 from .test_kill import TABLES, family
 
-NUM_TRIALS = 6
+NUM_TRIALS = 5
 CHAOS = {"fork_steps": [0, 20, 40], "magnitudes": [1e-2], "num_directions": 1, "train_sample": 256}
 PLAIN = {
     "name": "asked",
-    "base": {**TINY["base"], "num_steps": 300, "model": "mlp", "depth": 2, "width": 16},
+    "base": {**TINY["base"], "num_steps": 240, "model": "mlp", "depth": 2, "width": 16},
     "seeds": NUM_TRIALS,
     "chaos": CHAOS,
 }
-REFINING = {**PLAIN, "chaos": {**CHAOS, "fork_steps": {"refine": {"start": [0, 150], "factor": 2, "most": 2}}}}
+REFINING = {**PLAIN, "chaos": {**CHAOS, "fork_steps": {"refine": {"start": [0, 120], "factor": 2, "most": 2}}}}
 SOUGHT = {
     **PLAIN,
     "axes": {"lr": {"loguniform": [0.01, 0.3]}},

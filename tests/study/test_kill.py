@@ -24,8 +24,8 @@ from study.status import read_status, status_text
 
 from .conftest import COMMAND, TINY, without_ray
 
-SPACE = {**TINY, "name": "killed", "seeds": 3}
-NUM_TRIALS = 6
+SPACE = {**TINY, "name": "killed"}
+NUM_TRIALS = 4
 TABLES = ("trials", "trajectory", "chaos", "divergence", "path", "cone", "kernel", "transitions", "boundary")
 SECONDS = 120
 REFINING = {
@@ -33,7 +33,7 @@ REFINING = {
     "base": {**TINY["base"], "model": "mlp", "depth": 2, "width": 16, "num_steps": 200},
     "seeds": 5,
     "chaos": {
-        "fork_steps": {"refine": {"start": [0, 10, 100], "factor": 1.25}},
+        "fork_steps": {"refine": {"start": [0, 10, 100], "factor": 1.25, "most": 4}},
         "magnitudes": [1e-2],
         "num_directions": 1,
         "train_sample": 256,

@@ -1,6 +1,7 @@
 """`plan --measure`: what a few steps took, times what is to be run."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,7 +28,9 @@ def test_hours_are_lane_steps_times_what_one_took(monkeypatch):
         assert one.num_lanes == 2 + 4, "reference, sentinel, and two children at each of two forks"
         assert one.hours == pytest.approx(sum(own) * seconds / one.num_lanes / 3600, rel=1e-12)
     (*_, total) = measuring.measured_lines(found)
-    assert total.startswith(f"training      about {sum(one.hours for one in found):.3g} processor hours")
+    assert total.startswith(f"training      about {sum(one.hours for one in found):.3g} processor hours; ")
+    short = [replace(found[0], seconds=1e-3, lane_steps=5000)]
+    assert measuring.measured_lines(short)[-1].startswith("training      about 0.00139 processor hours (5 seconds); ")
 
 
 def test_settings_that_cost_alike_are_timed_once(monkeypatch):

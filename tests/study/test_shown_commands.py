@@ -146,7 +146,7 @@ def test_a_command_shown_runs(command, folder, monkeypatch, capsys):
 def test_other_commands_name_what_there_is(command):
     """Targets of make and files of ours exist; commands inside quotes are ours."""
     words = shlex.split(command)
-    assert words[0] in ("make", "pip", "ray", "kubectl", "sbatch", "echo", "eval", "python"), command
+    assert words[0] in ("make", "pip", "ray", "kubectl", "sbatch", "echo", "eval", "python", "source"), command
     if words[0] == "make":
         assert f"\n{words[1]}: " in (ROOT / "Makefile").read_text(encoding="utf-8")
     for word in words[1:]:

@@ -57,8 +57,9 @@ class LaneNetwork(nn.Module, ABC):
         return [module for module in self.modules() if isinstance(module, LaneDropout)]
 
     @cached_property
-    def _has_groups(self) -> bool:
-        return any(isinstance(module, LaneGroupNorm) for module in self.modules())
+    def can_have_examples_last(self) -> bool:
+        """Whether its convolutions are of one dimension, and all its normalisations work on examples innermost."""
+        return len(self.input_shape) == 2 and not any(isinstance(module, LaneGroupNorm) for module in self.modules())
 
     @property
     def is_examples_last(self) -> bool:
@@ -69,8 +70,8 @@ class LaneNetwork(nn.Module, ABC):
         """
         holder, name = self._first
         parameter: Tensor = getattr(holder, name)
-        is_lean = len(parameter) > 1 and len(self.input_shape) == 2 and parameter.device.type == "cpu"
-        return is_lean and self.is_tracking and not torch.is_autocast_enabled("cpu") and not self._has_groups
+        is_lean = len(parameter) > 1 and parameter.device.type == "cpu" and self.can_have_examples_last
+        return is_lean and self.is_tracking and not torch.is_autocast_enabled("cpu")
 
     def forward(self, inputs: Tensor) -> Float[Tensor, "K B C"]:
         """Compute the logits of every lane.
