@@ -1,6 +1,6 @@
 """Large sweeps: planning, the driver's memory, scheduling and storing, reading what many trials left.
 
-python -m benchmarks.scale [--stored 10000] [--planned 1000 5000] [--trials 1000] [--workers 8] [--rounds 1]
+python -m benchmarks.scale [--stored 10000] [--planned 1000 5000] [--trials 400] [--workers 4] [--rounds 2]
 """
 
 import argparse
@@ -25,8 +25,9 @@ WHAT = [
     "Memory: resident, of the driver's process when all has ended; its trials fail at once, which is",
     "all the same to it.",
     "Scheduling and storing: simulated work, `benchmarks/sleeping_net.py`, a network whose passes sleep, so that there",
-    "can be more workers than cores; each trial is the same work either way, plain tasks keep nothing. Seconds of a",
-    "worker for a trial, commits included, from when each worker has done one: Ray's start is left out.",
+    "can be more workers than cores; each trial is the same work either way, plain tasks keep nothing. Both at once,",
+    "so that other work on the machine slows both. Seconds of a worker for a trial, commits included, from when each",
+    "worker has done one: Ray's start is left out.",
     "Stored trials are made by the store's own writer, a commit and six chaos rows each.",
 ]
 
@@ -85,18 +86,21 @@ def reads(study: results.Study) -> tuple[float, float, int]:
     return filtered, taken(lambda: study.table("chaos")), found
 
 
-def simulated(arm: str, **options: float) -> dict[str, Any]:
-    """What a simulated sweep says of itself, in a process of its own; see `benchmarks.simulated_sweep`."""
-    command = [sys.executable, "-m", "benchmarks.simulated_sweep", arm]
-    command += [f"--{name}={value:g}" for name, value in options.items()]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def simulated(*arms: str, **options: float) -> list[dict[str, Any]]:
+    """What simulated sweeps say of themselves, at the same time in a process each; see `simulated_sweep`."""
+    given = [f"--{name}={value:g}" for name, value in options.items()]
+    commands = [[sys.executable, "-m", "benchmarks.simulated_sweep", arm, *given] for arm in arms]
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    running = [subprocess.Popen(command, **quiet) for command in commands]  # type: ignore[call-overload]
+    told = [process.communicate()[0] for process in running]
+    if any(process.returncode for process in running):
+        raise RuntimeError(f"one of {arms} failed")
+    return [json.loads(text.splitlines()[-1]) for text in told]
 
 
 def memory_rows(planned: list[int]) -> list[str]:
     """What a driver holds when so many trials have ended."""
-    sizes = {number: simulated("sweep", trials=number, workers=2, seconds=-1)["bytes"] for number in sorted(planned)}
+    sizes = {number: simulated("sweep", trials=number, workers=2, seconds=-1)[0]["bytes"] for number in sorted(planned)}
     rows = [
         f"| a driver, {number:,} trials planned, run and ended | {size / 1e6:.0f} MB |"
         for number, size in sizes.items()
@@ -107,17 +111,15 @@ def memory_rows(planned: list[int]) -> list[str]:
 
 
 def overhead_rows(num_trials: int, num_workers: int, rounds: int) -> list[str]:
-    """Scheduling and storing beside plain Ray tasks that do the same work and keep nothing, in turn."""
-    taken: dict[str, list[float]] = {"tasks": [], "sweep": []}
-    for _ in range(rounds):
-        for arm, seconds in taken.items():
-            seconds.append(simulated(arm, trials=num_trials, workers=num_workers, seconds=2)["each"])
-    ratios = [100 * (ours / plain - 1) for ours, plain in zip(taken["sweep"], taken["tasks"], strict=True)]
-    told = {name: ", ".join(f"{value:.3f}" for value in seconds) for name, seconds in taken.items()}
+    """Scheduling and storing beside plain Ray tasks that do the same work and keep nothing, at the same time."""
+    options = {"trials": num_trials, "workers": num_workers, "seconds": 2}
+    taken = [[found["each"] for found in simulated("tasks", "sweep", **options)] for _ in range(rounds)]
+    plain, ours = (", ".join(f"{seconds:.3f}" for seconds in arm) for arm in zip(*taken, strict=True))
+    more = ", ".join(f"{100 * (sweep / tasks - 1):.1f} %" for tasks, sweep in taken)
     return [
-        f"| {num_trials:,} trials of 2 s on {num_workers} workers as plain Ray tasks, each | {told['tasks']} s |",
-        f"| the same as a sweep, scheduled and stored | {told['sweep']} s |",
-        f"| scheduling and storing | **{', '.join(f'{ratio:.1f} %' for ratio in ratios)}** |",
+        f"| {num_trials:,} trials of 2 s on {num_workers} workers as plain Ray tasks, each | {plain} s |",
+        f"| the same as a sweep, scheduled and stored | {ours} s |",
+        f"| scheduling and storing | **{more}** |",
     ]
 
 
@@ -143,9 +145,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Large sweeps: planning, driving, reading.")
     parser.add_argument("--stored", type=int, default=10_000)
     parser.add_argument("--planned", type=int, nargs="+", default=[1000, 5000])
-    parser.add_argument("--trials", type=int, default=1000)
-    parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--trials", type=int, default=400)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=2)
     asked = parser.parse_args()
     space = search_spaces.load(space_of(asked.stored))
     rows = [f"| planning {asked.stored:,} trials | {taken(lambda: make_plan(space)):.1f} s |"]

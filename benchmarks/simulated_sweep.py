@@ -1,6 +1,6 @@
 """One sweep of simulated work in a process of its own: by this project, or the same work as plain Ray tasks.
 
-    python -m benchmarks.simulated_sweep {sweep,tasks} [--trials 200] [--workers 8] [--seconds 2]
+    python -m benchmarks.simulated_sweep {sweep,tasks} [--trials 200] [--workers 4] [--seconds 2]
 
 Prints one line of JSON. `--seconds -1` lets every trial fail at once, for the driver's memory alone.
 """
@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="One sweep of simulated work.")
     parser.add_argument("arm", choices=["sweep", "tasks"])
     parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=2.0)
     asked = parser.parse_args()
     jobs = make_plan(search_spaces.load(space_of(asked.trials))).jobs

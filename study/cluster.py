@@ -208,7 +208,7 @@ def _tune(jobs: Proposals, crew: Crew, vitals: LocalVitals | ClusterVitals) -> N
             tuner.fit()
         except (Exception, RayGone) as error:
             # Whatever it met, and in whatever Ray wrapped it, where Ray is gone that is why.
-            if fault := vitals.fault():
+            if fault := vitals.fault() or (str(error) if isinstance(error, RayGone) else ""):
                 raise EnvironmentFault(f"{fault}; what was committed is kept, the same command goes on") from error
             raise
         finally:

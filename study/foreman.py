@@ -14,12 +14,14 @@ from typing import Any
 
 import ray
 from ray import cloudpickle
+from ray.exceptions import GetTimeoutError, RayActorError
 
 from study import desk as desk_module
 from study.cluster import WORKER_RETRIES, Proposals
 from study.desk import Report, Slip
 from study.planner import Job
 from study.progress import Progress
+from study.vitals import RayGone
 
 LOOK_SECONDS = 0.05
 ANSWER_SECONDS = 60.0
@@ -40,8 +42,15 @@ class OpenDesk:
     actor: Any
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Call one of its methods."""
-        return ray.get(getattr(self.actor, method).remote(*arguments), timeout=ANSWER_SECONDS)
+        """Call one of its methods.
+
+        Raises:
+            RayGone: Its process doesn't live any more, or doesn't answer.
+        """
+        try:
+            return ray.get(getattr(self.actor, method).remote(*arguments), timeout=ANSWER_SECONDS)
+        except (RayActorError, GetTimeoutError) as error:
+            raise RayGone("the process of Ray's that hands out jobs was killed") from error
 
 
 def open_desk() -> OpenDesk:

@@ -115,7 +115,8 @@ def run_job(job: Job, place: Place, write: Callable[[Callable[[], None]], None] 
         if _is_common(study, job, place, generation, outcome):
             yield spent, spent
             parts = [_request(study, job.trial, part, place, generation) for part in _parts(todo, outcome)]
-            write(partial(_commit, study, job, parts, partial(snapshots.drop_checkpoint, name)))
+            results.end_beat(study, job.trial.key, job.piece)
+            write(partial(_commit, study, parts, partial(snapshots.drop_checkpoint, name)))
             return
         todo, generation = job.whole, job.generation + 1
         # They are the old reference's: the new one begins at the beginning, and leaves its own.
@@ -123,11 +124,10 @@ def run_job(job: Job, place: Place, write: Callable[[Callable[[], None]], None] 
     results.end_beat(study, job.trial.key, job.piece)
 
 
-def _commit(study: results.Study, job: Job, parts: list[dict[str, Any]], drop_checkpoint: Callable[[], None]) -> None:
+def _commit(study: results.Study, parts: list[dict[str, Any]], drop_checkpoint: Callable[[], None]) -> None:
     for part in parts:
         results.write_part(study, **part)
     drop_checkpoint()
-    results.end_beat(study, job.trial.key, job.piece)
 
 
 def _is_common(study: results.Study, job: Job, place: Place, generation: int, outcome: Outcome) -> bool:

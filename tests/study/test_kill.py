@@ -194,6 +194,22 @@ def test_a_killed_daemon_of_ray_ends_the_run_in_one_line(unbroken, tmp_path, nam
     assert_whole(tmp_path, unbroken)
 
 
+@pytest.mark.slow
+def test_a_killed_desk_ends_the_run_in_one_line(tmp_path):
+    run = start(tmp_path, LONG)
+    wait_for(lambda: workers(run) and commits(tmp_path), run)
+    below = family(run)
+    (desk,) = [process for process in below if "Desk" in command_line(process)]
+    desk.kill()
+    _, error = run.communicate(timeout=SECONDS)
+    assert run.returncode == 3, error
+    assert error.count(b"hands out jobs was killed") == error.count(b"twophase: ") == 1
+    assert b"Traceback" not in error
+    _, alive = psutil.wait_procs(below, timeout=15)
+    assert alive == []
+    assert cli.main(["check", str(tmp_path / "runs" / "killed")]) == 0
+
+
 def strike(run: subprocess.Popen, victim: str, chance: random.Random) -> None:
     """Kill one of a kind; what the death of a worker leaves running dies a moment later as well."""
     if victim == "everything":
