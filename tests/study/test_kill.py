@@ -219,7 +219,7 @@ def strike(run: subprocess.Popen, victim: str, chance: random.Random) -> None:
         wait_for(lambda: workers(run), run)
         time.sleep(chance.uniform(0, 0.5))
         chance.choice(workers(run) or [psutil.Process(run.pid)]).kill()
-        time.sleep(chance.uniform(0, 2))
+        time.sleep(chance.uniform(0, 0.5))
     for process in daemon(run, victim) or [psutil.Process(run.pid)]:
         process.kill()
 
@@ -232,9 +232,9 @@ def test_twenty_rounds_of_kills_at_random_moments(tmp_path):
         victim, before = VICTIMS[number % len(VICTIMS)], len(commits(tmp_path))
         run = start(tmp_path, MANY)
         if number % 4:  # each fourth round is struck as it starts
-            enough = before + chance.randint(1, 5)
+            enough = before + chance.randint(1, 3)
             wait_for(lambda: len(commits(tmp_path)) >= enough, run)  # noqa: B023 - called at once
-        time.sleep(chance.uniform(0, 2))
+        time.sleep(chance.uniform(0, 0.5))
         seen += family(run)
         strike(run, victim, chance)
         _, error = run.communicate(timeout=SECONDS)
