@@ -21,10 +21,11 @@ import results
 import search_spaces
 from benchmarks.sleeping_net import SECONDS, Sleeping
 from study import cluster
-from study.cluster import Crew, Proposals, run_jobs
+from study.cluster import Crew, run_jobs
 from study.columns import setting_columns
 from study.dispatch import Dispatch
 from study.planner import Job, make_plan
+from study.proposals import Proposals
 from study.worker import Place, prepare_process
 from twophase.data import DATA
 from twophase.experiment import Experiment

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import search_spaces
 from benchmarks import plain
 from benchmarks.side_by_side import heading, write
-from study.cluster import num_processors
+from study.nodes import num_processors
 from study.worker import cache_folder
 from twophase.config import Setting
 from twophase.data import DATA

@@ -3,26 +3,23 @@
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import twophase
 from study.interruption import first_ctrl_c_only_asks, sigterm_handler_kept
+from study.nodes import Node, num_fitting, num_local_gpus, num_processors
 from study.packages import PACKAGES, ours
-from study.planner import Job
-from study.room import num_fitting
-from study.vitals import ClusterVitals, LocalVitals, RayGone, machines_of
+from study.proposals import Proposals
+from study.vitals import ClusterVitals, LocalVitals, RayGone, nodes_of
 from study.worker import Place
 from twophase.errors import BadInput
 from twophase.exactness import MKL_MODE, MKL_VARIABLE
 
-WORKER_RETRIES = 3
 BEFORE_IMPORT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -87,25 +84,6 @@ class Crew:
     cpus_per_trial: int = 1
 
 
-@dataclass(frozen=True)
-class Proposals:
-    """Jobs that are proposed one after the other, each when there is room for it.
-
-    Attributes:
-        next_job: Gives the next job, or None when there is none, at least until another one ends.
-        end: Is told of each job that ended, and of its worker's death, if that was how.
-        num_jobs: Jobs expected.
-        lane_steps: Lane-steps expected.
-        is_settled: Whether what comes next doesn't depend on what ends: it can be asked for ahead of time.
-    """
-
-    next_job: Callable[[], Job | None]
-    end: Callable[[Job, str], None]
-    num_jobs: int
-    lane_steps: int
-    is_settled: bool = False
-
-
 def run_jobs(jobs: Proposals, crew: Crew) -> None:
     """Run jobs on Ray.
 
@@ -132,7 +110,7 @@ def run_jobs(jobs: Proposals, crew: Crew) -> None:
 
 def _vitals(ray: Any, crew: Crew) -> LocalVitals | ClusterVitals:
     if crew.address is None:
-        return LocalVitals(machines_of(ray.nodes()))
+        return LocalVitals(nodes_of(ray.nodes()))
     is_client = crew.address.startswith("ray://")
     mine = "" if is_client else ray.get_runtime_context().get_node_id()
 
@@ -219,7 +197,7 @@ def _tune(jobs: Proposals, crew: Crew, vitals: LocalVitals | ClusterVitals) -> N
         raise KeyboardInterrupt
 
 
-def _room(crew: Crew, machines: Sequence[Mapping[str, float]]) -> int:
+def _room(crew: Crew, machines: Sequence[Node]) -> int:
     """Most workers, at least one: where there is no room now, a cluster may grow."""
     fitting = num_fitting(machines, crew.cpus_per_trial, crew.gpus_per_trial)
     return max(1, fitting if crew.workers is None else min(fitting, crew.workers))
@@ -228,13 +206,3 @@ def _room(crew: Crew, machines: Sequence[Mapping[str, float]]) -> int:
 def config_of(desk: str, place: Place) -> dict[str, Any]:
     """What a worker is told when it begins, and where its jobs come from."""
     return {"desk": desk, "place": asdict(place), "version": twophase.__version__, "packages": ours()}
-
-
-def num_processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def num_local_gpus() -> int:
-    """GPUs of this machine."""
-    return torch.cuda.device_count()

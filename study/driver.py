@@ -19,9 +19,7 @@ from study.boundary import boundary
 from study.cluster import (
     Crew,
     EnvironmentFault,
-    Proposals,
     check_not_shadowed,
-    num_processors,
     run_jobs,
 )
 from study.columns import setting_columns
@@ -32,8 +30,9 @@ from study.interruption import terminated_as_interrupt
 from study.kernel_transitions import with_kernels
 from study.manifest import Declared
 from study.natural_null import natural_null
-from study.nodes import Node, this_machine
+from study.nodes import Node, num_processors, this_machine
 from study.planner import Job, Plan
+from study.proposals import Proposals
 from study.references import forget_references
 from study.refinement import following, refined_plan
 from study.report import write_report

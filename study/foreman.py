@@ -17,12 +17,13 @@ from ray import cloudpickle
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from study import desk as desk_module
-from study.cluster import WORKER_RETRIES, Proposals
 from study.desk import Report, Slip
 from study.planner import Job
 from study.progress import Progress
+from study.proposals import Proposals
 from study.vitals import RayGone
 
+WORKER_RETRIES = 3
 LOOK_SECONDS = 0.05
 ANSWER_SECONDS = 60.0
 HEAD = {"node:__internal_head__": 0.001}

@@ -11,12 +11,13 @@ import results
 import search_spaces
 from search_spaces import SearchSpace
 from study import manifest
-from study.cluster import Proposals, run_jobs
+from study.cluster import run_jobs
 from study.driver import Drive, Means, crew_of, device_of, driving, located, settled
 from study.evidence import read_evidence
 from study.goals import SCORES, Score, found_of
 from study.manifest import Declared
 from study.planner import Job, make_plan
+from study.proposals import Proposals
 from study.proposer import Proposer
 from study.worker import commit_failure
 from twophase.errors import BadInput

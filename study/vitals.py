@@ -2,10 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psutil
+
+from study.nodes import Node
 
 DAEMONS = ("raylet", "gcs_server")
 PULSE_SECONDS = 5.0
@@ -21,10 +23,10 @@ class LocalVitals:
     """Ray as this process started it: both of its daemons are children of ours.
 
     Attributes:
-        machines: What this machine has, as Ray names it.
+        machines: This machine, as Ray knows it.
     """
 
-    def __init__(self, machines: Sequence[Mapping[str, float]] = ()) -> None:
+    def __init__(self, machines: Sequence[Node] = ()) -> None:
         """Find them; to be called once Ray has started."""
         self.machines = machines
         self._daemons = [child for child in psutil.Process().children() if _name(child) in DAEMONS]
@@ -52,7 +54,7 @@ class ClusterVitals:
     """A cluster that was joined: it is asked for its nodes, over and over, in a thread of its own.
 
     Attributes:
-        machines: What each node that lives has, as Ray names it.
+        machines: The nodes that live.
     """
 
     def __init__(self, nodes: Callable[[], Any], address: str, is_joined: Callable[[list[Any]], bool]) -> None:
@@ -64,7 +66,7 @@ class ClusterVitals:
             is_joined: Tells from its nodes whether the one that this process joined lives.
         """
         self._nodes, self._address, self._is_joined = nodes, address, is_joined
-        self.machines = machines_of(nodes())
+        self.machines = nodes_of(nodes())
         self._heard, self._fault, self._ended = time.monotonic(), "", threading.Event()
         threading.Thread(target=self._ask, name="ray-pulse", daemon=True).start()
 
@@ -87,7 +89,7 @@ class ClusterVitals:
         while not self._ended.wait(PULSE_SECONDS):
             try:
                 nodes = self._nodes()
-                self.machines = machines_of(nodes)
+                self.machines = nodes_of(nodes)
                 if not self._is_joined(nodes):
                     self._fault = f"the node of the Ray cluster at {self._address} that the driver joined is gone"
                     return
@@ -97,9 +99,10 @@ class ClusterVitals:
             self._heard = time.monotonic()
 
 
-def machines_of(nodes: list[Any]) -> Sequence[Mapping[str, float]]:
-    """What each node has of those that live, as `ray.nodes` tells."""
-    return [node["Resources"] for node in nodes if node["Alive"]]
+def nodes_of(listed: list[Any]) -> tuple[Node, ...]:
+    """The nodes that live, of those that `ray.nodes` lists."""
+    offered = [node["Resources"] for node in listed if node["Alive"]]
+    return tuple(Node(has.get("CPU", 0.0), has.get("GPU", 0.0)) for has in offered)
 
 
 def _bounded(shutdown: Callable[[], None]) -> None:

@@ -16,8 +16,9 @@ import results
 import study
 from results import files
 from study import cli, cluster_address, driver, packages, trainable
-from study.cluster import EnvironmentFault, config_of, num_processors
+from study.cluster import EnvironmentFault, config_of
 from study.interruption import Terminated, sigterm_handler_kept, terminated_as_interrupt
+from study.nodes import num_processors
 from study.progress import Progress
 from study.report import write_report
 from study.trainable import JobRunner

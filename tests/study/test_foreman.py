@@ -5,12 +5,12 @@ import json
 import pytest
 
 import search_spaces
-from study.cluster import WORKER_RETRIES, Proposals
 from study.desk import CLOSED, Desk
-from study.foreman import Foreman
+from study.foreman import WORKER_RETRIES, Foreman
 from study.interruption import Interruption
 from study.planner import Job, make_plan
 from study.progress import Progress
+from study.proposals import Proposals
 
 SPACE = {
     "name": "staffed",

@@ -20,8 +20,8 @@ from pandas.testing import assert_frame_equal
 import results
 from study import cli
 from study.interruption import Interruption, first_ctrl_c_only_asks
+from study.nodes import Node, num_fitting
 from study.progress import Progress
-from study.room import num_fitting
 
 from .conftest import TINY
 from .test_kill import TABLES, family
@@ -200,7 +200,7 @@ def test_nothing_runs_yet():
 
 
 def test_room_is_that_of_each_machine():
-    machines = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 3.0}, {"CPU": 16.0, "GPU": 1.0, "memory": 1e9}]
+    machines = [Node(8.0, 2.0), Node(3.0), Node(16.0, 1.0)]
     assert num_fitting(machines, 1, 0) == 27
     assert num_fitting(machines, 2, 0) == 4 + 1 + 8
     assert num_fitting(machines, 1, 0.25) == 8 + 0 + 4

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from study import vitals
+from study.nodes import Node
 from study.progress import Progress
 from study.vitals import ClusterVitals, LocalVitals, RayGone
 
@@ -98,5 +99,5 @@ def test_a_cluster_that_answers_is_no_fault(monkeypatch):
         time.sleep(0.01)
     assert len(asked) >= 3
     assert watched.fault() == ""
-    assert watched.machines == [{"CPU": 4.0}]
+    assert watched.machines == (Node(4.0),)
     watched.leave(lambda: None)
