@@ -70,20 +70,20 @@ def _input_gradient(
 ) -> Float[Tensor, "K C L B"]:
     """The transpose: each phase of the input gathers from the windows that see it, by the tap that does."""
     taps, num_lanes, _, channels_in = by_tap.shape
-    border = taps // 2
+    border, batch, places = taps // 2, grad.shape[3], _places(taps, stride)
     padded = _padded(grad, grad.shape[2], border)
-    x_grad = grad.new_zeros(num_lanes, channels_in, length, grad.shape[3]) if stride > 1 else grad
-    for phase in range(stride):
+
+    def gathered(phase: int) -> Tensor:
         positions = len(range(phase, length, stride))
-        seen_by = [(tap, -shift) for tap, (at, shift) in enumerate(_places(taps, stride)) if at == phase]
-        if not seen_by or not positions:
-            continue
-        gathered = (_shifted(padded, border + shift, positions) for _, shift in seen_by)
-        total = _sum_of_products([by_tap[tap].mT for tap, _ in seen_by], gathered)
-        total = total.view(num_lanes, channels_in, positions, -1)
-        if stride == 1:
-            return total
-        x_grad[:, :, phase::stride] = total
+        seen_by = [(by_tap[tap].mT, shift) for tap, (at, shift) in enumerate(places) if at == phase]
+        rows = (_shifted(padded, border - shift, positions) for _, shift in seen_by)
+        return _sum_of_products([factor for factor, _ in seen_by], rows).view(num_lanes, channels_in, positions, batch)
+
+    if stride == 1:
+        return gathered(0)
+    x_grad = grad.new_zeros(num_lanes, channels_in, length, batch)
+    for phase in {at for at, _ in places if at < length}:
+        x_grad[:, :, phase::stride] = gathered(phase)
     return x_grad
 
 
@@ -108,10 +108,10 @@ def _shifted(padded: Float[Tensor, "K C P B"], start: int, count: int) -> Float[
 
 
 def _sum_of_products(factors: Sequence[Float[Tensor, "K O C"]], rows: Iterable[Tensor]) -> Float[Tensor, "K O N"]:
-    total: Tensor = factors[0].new_zeros(())
-    for i, (factor, row) in enumerate(zip(factors, rows, strict=True)):
-        lanes = row.expand(len(factor), -1, -1)
-        total = total.baddbmm_(factor, lanes) if i else torch.bmm(factor, lanes)
+    first, *rest = ((factor, row.expand(len(factor), -1, -1)) for factor, row in zip(factors, rows, strict=True))
+    total = torch.bmm(*first)
+    for factor, row in rest:
+        total.baddbmm_(factor, row)
     return total
 
 
