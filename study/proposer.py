@@ -175,8 +175,7 @@ class Proposer:
         """
         goals = [scores[name] for name in self._goal_names]
         bounds = [scores[constraint.name] for constraint in self._space.search.constraints]
-        violations = {f"{name} is exact": float(scores[name].bound != EXACT) for name in self._goal_names}
-        violations |= {str(rule): rule.violation(scores[rule.name].value) for rule in self._space.search.constraints}
+        violations = self._violations(scores)
         has_all = all(math.isfinite(score.value) for score in [*goals, *bounds])
         outcome = NOTHING if not has_all else BOUND if any(score.bound != EXACT for score in goals) else TOLD
         self._note(number, scores={name: _jsonable(asdict(score)) for name, score in scores.items()}, outcome=outcome)
@@ -188,16 +187,26 @@ class Proposer:
         else:
             self._study.tell(number, state=TrialState.PRUNED)
 
-    def is_hopeless(self, number: int, num_seeds: int, score: Score) -> bool:
-        """Report what a proposal scores on its goal after some of its seeds, and ask whether to leave out the others.
+    def _violations(self, scores: Mapping[str, Score]) -> dict[str, float]:
+        """How far scores are beyond each rule that a proposal must keep to count; at most 0 where they keep it."""
+        violations = {f"{name} is exact": float(scores[name].bound != EXACT) for name in self._goal_names}
+        return violations | {
+            str(rule): rule.violation(scores[rule.name].value) for rule in self._space.search.constraints
+        }
+
+    def is_hopeless(self, number: int, num_seeds: int, scores: Mapping[str, Score]) -> bool:
+        """Report what a proposal scores after some of its seeds, and ask whether to leave out the others.
+
+        What has no number, is only a bound or breaks a rule is not ranked: it may be the least of all and yet never be
+        best, and would push out what can be.
 
         Args:
             number: The proposal.
             num_seeds: Seeds that are done.
-            score: Of the goal, by those alone. One that is no number says nothing yet.
+            scores: Of its one goal and each constraint, by those alone.
         """
-        trial = self._trial(number)
-        if not math.isfinite(score.value):
+        trial, score = self._trial(number), scores[self._goal_names[0]]
+        if not math.isfinite(score.value) or not all(v <= 0 for v in self._violations(scores).values()):
             return False
         if num_seeds not in self.trials[number].intermediate_values:
             trial.report(score.value, num_seeds)

@@ -83,6 +83,7 @@ class Searching:
         self._numbers: dict[str, int] = {}
         self._open: dict[int, set[str]] = {}
         self._later: dict[int, list[Job]] = {}
+        self._num_seeds = len(asked.space(asked.examples()[:1]).seeds)
         for number in proposer.pending:
             self._take_up(number)
 
@@ -135,16 +136,15 @@ class Searching:
 
     def _go_on(self, number: int) -> None:
         """Queue a proposal's next seeds, or tell what it scored: where all are done, or it has no hope."""
-        later, search = self._later[number], self._asked.search
+        later = self._later[number]
         if not later:
             self.proposer.tell(number, self._scores(number))
             return
-        num_seeds = len(self._asked.space(self._asked.examples()[:1]).seeds)
-        done, wanted = num_seeds - len(later), len(later)
-        if search.pruner == "halving":
+        done, wanted = self._num_seeds - len(later), len(later)
+        if self._asked.search.pruner == "halving":
             scores = self._scores(number) if done else {}
-            if done and self.proposer.is_hopeless(number, done, scores[search.goals[0].name]):
-                why = f"stopped after {done} of {num_seeds} seeds"
+            if done and self.proposer.is_hopeless(number, done, scores):
+                why = f"stopped after {done} of {self._num_seeds} seeds"
                 self.proposer.stop(number, {name: replace(score, why=why) for name, score in scores.items()})
                 return
             # As many again, up to the next power of two.

@@ -1,6 +1,7 @@
 """Searches that stop hopeless settings early: after some seeds, by whole trials, also when broken off in between."""
 
 import json
+import math
 
 import pytest
 
@@ -8,6 +9,7 @@ import results
 import search_spaces
 from study import driver, searching
 from study.cli import main
+from study.goals import BELOW, Score
 from study.proposer import Proposer
 from study.worker import run_job
 from twophase.errors import BadInput
@@ -82,3 +84,21 @@ def test_bad_input_is_told_in_one_line(change, message):
     with pytest.raises(BadInput) as caught:
         search_spaces.load_search({**SPACE, **change})
     assert message in str(caught.value)
+
+
+def test_what_can_never_be_best_pushes_nobody_out(tmp_path):
+    """A setting that is stable from the start has no early transition, though its bound is the least number."""
+    rules = [{"goal": "test_accuracy", "at_least": 0.5}]
+    goals = [{"goal": "transition_step", "direction": "minimize"}]
+    search = {**SPACE["search"], "goals": goals, "constraints": rules, "sampler": "random"}
+    axes = {"lr": {"loguniform": [0.01, 0.3]}}
+    proposer = Proposer(search_spaces.load_search({**SPACE, "axes": axes, "search": search}), tmp_path, "sought")
+    good, bad = Score(0.9), Score(0.2)
+
+    def is_hopeless(transition, accuracy):
+        scores = {"transition_step": transition, "test_accuracy": accuracy}
+        return proposer.is_hopeless(proposer.ask(), 1, scores)
+
+    never = [(Score(0.0, bound=BELOW), good), (Score(1.0), bad), (Score(math.nan), good), (Score(1.0), Score(math.nan))]
+    assert [is_hopeless(*scores) for scores in never] == [False] * 4
+    assert [is_hopeless(Score(step), good) for step in (30.0, 20.0, 40.0, 10.0)] == [False, False, True, False]
