@@ -56,15 +56,20 @@ def test_commands_in_cluster_files_are_commands(name):
 
 
 def test_the_slurm_script_is_one():
-    subprocess.run(["bash", "-n", str(CLUSTERS / "slurm.sh")], check=True)
+    checked = subprocess.run(["bash", "-n", str(CLUSTERS / "slurm.sh")], capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
 
 
 @pytest.mark.docs
 def test_the_launcher_s_file_passes_ray_s_own_schema():
     import yaml
+    from jsonschema import ValidationError
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    validate_config(prepare_config(yaml.safe_load((CLUSTERS / "ray-cluster.yaml").read_text(encoding="utf-8"))))
+    config = prepare_config(yaml.safe_load((CLUSTERS / "ray-cluster.yaml").read_text(encoding="utf-8")))
+    validate_config(config)
+    with pytest.raises(ValidationError, match="max_worker"):  # so that a key misspelt is seen
+        validate_config({**config, "max_worker": 4})
 
 
 def test_the_ray_job_mounts_one_volume_everywhere():

@@ -136,7 +136,7 @@ class TestHeartbeat:
         with Lease.acquire(study.path):
             path = study.path / LEASE_FILE
             os.utime(path, (1, 1))
-            wait_until(lambda: path.stat().st_mtime > 1)
+            assert becomes(lambda: path.stat().st_mtime > 1)
 
     def test_leaves_anothers_lease_alone(self, study, monkeypatch):
         monkeypatch.setattr(lease_module, "HEARTBEAT_SECONDS", 0.01)
@@ -159,11 +159,11 @@ class TestHeartbeat:
         assert threading.active_count() == before
 
 
-def wait_until(condition, seconds=5.0):
+def becomes(condition, seconds=5.0):
     end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
+    while not condition() and time.monotonic() < end:
         time.sleep(0.005)
+    return condition()
 
 
 def test_require_lease(study, lease):
