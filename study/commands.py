@@ -14,9 +14,10 @@ import search_spaces
 from study import comparing, driver, manifest, searching
 from study.advice import advice, advice_text, lines
 from study.analysis import select, transitions
+from study.closing import derive, write_report
 from study.columns import setting_columns
 from study.comparison_text import comparison_text
-from study.driver import Means, derive, read_space, study_plan
+from study.driver import Means, read_space, study_plan
 from study.evidence import read_evidence
 from study.interruption import terminated_as_interrupt
 from study.kernel_transitions import with_kernels
@@ -25,7 +26,6 @@ from study.measuring import measure, measured_lines
 from study.planner import Plan, make_plan
 from study.proposer import FILE as JOURNAL
 from study.report import FILE as REPORT_FILE
-from study.report import write_report
 from study.search_summary import search_records, search_text
 from study.status import failure_lines, partial_text, read_status, status_text
 from study.summary import aligned, located_text, records, to_json

@@ -8,14 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 import results
 import search_spaces
 from search_spaces import Space
 from study import cluster_address, manifest, resources
-from study.analysis import transitions
-from study.boundary import boundary
 from study.cluster import (
     Crew,
     EnvironmentFault,
@@ -23,19 +19,13 @@ from study.cluster import (
     run_jobs,
 )
 from study.columns import setting_columns
-from study.confinements import confinements
 from study.dispatch import Dispatch
-from study.evidence import read_evidence
 from study.interruption import terminated_as_interrupt
-from study.kernel_transitions import with_kernels
-from study.manifest import Declared
-from study.natural_null import natural_null
 from study.nodes import Node, num_processors, this_machine
 from study.planner import Job, Plan
 from study.proposals import Proposals
 from study.references import forget_references
 from study.refinement import following, refined_plan
-from study.report import write_report
 from study.snapshots import forget_shared, sweep_snapshots
 from study.worker import Place, cache_folder, commit_failure
 from twophase.data import DATA
@@ -214,9 +204,11 @@ def driving(space: Space, root: Path, means: Means, *, is_listed: bool = True) -
         try:
             yield Drive(study, lease)
         finally:
+            from study import closing  # noqa: PLC0415 - plots and tests: workers import this module too
+
             results.sweep(study, lease_id=lease.id)
-            derive(study)
-        write_report(study)
+            closing.derive(study)
+        closing.write_report(study)
 
 
 def lacks(space: Space, means: Means) -> str:
@@ -254,29 +246,6 @@ def study_plan(space: Space, root: Path) -> Plan:
         return refined_plan(space, is_ordered=False)
     study = results.open(folder)
     return refined_plan(space, study, results.read_commits(study), is_ordered=False)
-
-
-def derive(study: results.Study, declared: Declared | None = None) -> None:
-    """Write the tables that follow from all rows: `trials`, `transitions`, `confinement` and `boundary`."""
-    results.write_trials(study)
-    chaos = study.table("chaos")
-    if declared is None:
-        declared = Declared() if chaos.empty else manifest.require_declared(study.path)
-    evidence = read_evidence(study, declared)
-    cone = study.table("cone")
-    found = with_kernels(transitions(chaos, declared, evidence=evidence), cone, evidence.protocols)
-    results.write_derived(study, "transitions", found)
-    results.write_derived(study, "boundary", boundary(chaos, declared, evidence))
-    others = natural_null(evidence.protocols.one_each(study.table("sketch")))
-    results.write_derived(study, "confinement", confinements(cone, found, _known_confinements(study), others))
-
-
-def _known_confinements(study: results.Study) -> pd.DataFrame:
-    """Rows from before, to save their tests; a damaged file saves none, and is about to be replaced."""
-    try:
-        return study.table("confinement")
-    except results.StudyError:
-        return pd.DataFrame(columns=study.schema("confinement").names)
 
 
 def _require_cache(folder: Path) -> None:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from scipy.special import ndtri, stdtrit
-from scipy.stats import spearmanr
 
 from twophase.errors import BadInput
 from twophase.shares import Share, share
@@ -136,4 +136,4 @@ def _mean(values: npt.NDArray[np.float64], confidence: float) -> tuple[float, fl
 def _rank_correlation(logs: npt.NDArray[np.float64]) -> float:
     if len(logs) < 3 or np.ptp(logs, axis=0).min() == 0:
         return math.nan
-    return float(spearmanr(logs[:, 0], logs[:, 1]).statistic)
+    return float(scipy.stats.spearmanr(logs[:, 0], logs[:, 1]).statistic)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest, hypergeom
+import scipy
 
 from twophase.errors import BadInput
 
@@ -35,7 +35,7 @@ def share(count: int, num: int, confidence: float = 0.95) -> Share:
         raise BadInput(f"count must be between 0 and num = {num}, got {count}")
     if num == 0:
         return Share(0, 0, math.nan, math.nan, math.nan)
-    ends = binomtest(count, num).proportion_ci(confidence, method="exact")
+    ends = scipy.stats.binomtest(count, num).proportion_ci(confidence, method="exact")
     return Share(count, num, count / num, float(ends.low), float(ends.high))
 
 
@@ -58,7 +58,7 @@ def fisher(pairs: Sequence[tuple[Share, Share]]) -> float:
     chances, seen = np.ones(1), 0
     for one, other in counting:
         hits, total = one.hits + other.hits, one.num + other.num
-        chances = np.convolve(chances, hypergeom(total, hits, one.num).pmf(np.arange(one.num + 1)))
+        chances = np.convolve(chances, scipy.stats.hypergeom(total, hits, one.num).pmf(np.arange(one.num + 1)))
         seen += one.hits
     return float(min(1.0, chances[chances <= chances[seen] * (1 + 1e-7)].sum()))
 

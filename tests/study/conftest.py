@@ -28,8 +28,8 @@ TINY = {
 # The command, in a process of its own, without the report: drawing takes longer than the trials of these tests.
 NO_REPORT = """
 import sys
-from study import cli, driver
-driver.write_report = lambda _: None
+from study import cli, closing
+closing.write_report = lambda _: None
 sys.exit(cli.main(sys.argv[1:]))
 """
 COMMAND = [sys.executable, "-c", NO_REPORT]

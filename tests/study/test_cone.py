@@ -11,9 +11,9 @@ import pytest
 import results
 from study import cli
 from study.analysis import ESTIMATE_COLUMNS, POOLED_COLUMNS, select, transitions
+from study.closing import derive
 from study.cone_plots import angle_figure, cone_figure, velocity_figure
 from study.confinements import COLUMNS, confinements, setting_verdicts, tau_steps
-from study.driver import derive
 from study.figures import pictures
 from study.kernel_drift import verdict_words
 from study.kernel_transitions import with_kernels

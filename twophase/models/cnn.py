@@ -1,9 +1,14 @@
 """Plain convolutional network, on one- or two-dimensional inputs."""
 
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from twophase.models.layers import LaneConv, LaneDropout, LaneLinear, conv_norm, normed
+from twophase.models.conv_stack import evaluated_stack, trained_stack, windows_of
+from twophase.models.layers import LaneBatchNorm, LaneConv, LaneDropout, LaneLinear, conv_norm, folded, normed
 from twophase.models.network import ACTIVATIONS, Architecture, LaneNetwork, image_lanes, pooled_lanes
 
 
@@ -47,10 +52,42 @@ class CNN(LaneNetwork):
     def logits(self, inputs: Tensor, *, is_shared: bool) -> Float[Tensor, "K B C"]:
         """Convolution, norm, activation, `depth` times; then the mean over positions."""
         x = image_lanes(inputs, is_shared=is_shared, is_examples_last=self.is_examples_last)
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = self.activation(normed(conv, norm, x))
+        x = self._stacked(x) if self._is_stack(x) else self._layer_by_layer(x)
         logits: Tensor = self.head(self.dropout(pooled_lanes(x, self.num_lanes), self.num_lanes))
         return logits
+
+    def _layer_by_layer(self, x: Tensor) -> Tensor:
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = self.activation(normed(conv, norm, x))
+        return x
+
+    def _is_stack(self, x: Tensor) -> bool:
+        """Whether the layers can be gone through at once: examples last, and where gradients are taken, in training."""
+        is_lean = x.dim() == 5 and x.shape[4] > 1 and x.dtype == self.head.weight.dtype
+        return is_lean and self._is_rectified and (self.training or not torch.is_grad_enabled())
+
+    @cached_property
+    def _is_rectified(self) -> bool:
+        return self.activation is F.relu and all(isinstance(norm, LaneBatchNorm) for norm in self.norms)
+
+    def _stacked(self, x: Float[Tensor, "X _ 1 L B"]) -> Float[Tensor, "K _ 1 _ B"]:
+        layers = [
+            (conv, norm)
+            for conv, norm in zip(self.convs, self.norms, strict=True)
+            if isinstance(conv, LaneConv) and isinstance(norm, LaneBatchNorm)
+        ]
+        x, strides = x.squeeze(2), [conv.stride[1] for conv, _ in layers]
+        if not self.training:
+            both = [folded(conv, norm) for conv, norm in layers]
+            weights, offsets = [weight.squeeze(3) for weight, _ in both], [offset for _, offset in both]
+            return evaluated_stack(x, weights, offsets, strides).unsqueeze(2)
+        weights = [conv.weight.squeeze(3) for conv, _ in layers]
+        out, moments = trained_stack(x, weights, [(norm.weight, norm.bias) for _, norm in layers], strides)
+        length = x.shape[2]
+        for (_, norm), stride, (mean, variance) in zip(layers, strides, moments, strict=True):
+            length = windows_of(length, stride)
+            norm.track(mean, variance, length * x.shape[3])
+        return out.unsqueeze(2)
 
 
 ARCHITECTURE = Architecture(

@@ -204,10 +204,7 @@ class LaneBatchNorm(LaneNorm):
     def _normalise(self, x: Tensor) -> Tensor:
         if self._is_lean(x):
             normed, mean, variance = normalise(x, self.weight.flatten(), self.bias.flatten())
-            unbiased = variance * (x.shape[2] / (x.shape[2] - 1))
-            for running, newest in ((self.running_mean, mean), (self.running_var, unbiased)):
-                # Not by `lerp_`, which makes a difference of infinities of a variance beyond the range.
-                running.mul_(1.0 - self.momentum).add_(newest.view_as(running), alpha=self.momentum)
+            self.track(mean, variance, x.shape[2])
             return normed
         is_needed = self.is_tracking or not self.training
         return F.batch_norm(
@@ -221,6 +218,19 @@ class LaneBatchNorm(LaneNorm):
             eps=NORM_EPS,
         )
 
+    def track(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Take a batch's moments into the running statistics.
+
+        Args:
+            mean: Of each lane's channels, [K, C] or flat.
+            variance: Likewise, biased.
+            count: Values that they were taken of.
+        """
+        unbiased = variance * (count / (count - 1))
+        for running, newest in ((self.running_mean, mean), (self.running_var, unbiased)):
+            # Not by `lerp_`, which makes a difference of infinities of a variance beyond the range.
+            running.mul_(1.0 - self.momentum).add_(newest.view_as(running), alpha=self.momentum)
+
     def _is_lean(self, x: Tensor) -> bool:
         """Tell whether rows [1, K·C, N] are trained on by lanes together, as gradients alone need it."""
         is_plain = self.training and self.is_tracking and x.dim() == 3 and x.shape[2] > 1
@@ -231,12 +241,18 @@ def normed(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     """Convolve and normalise: in evaluation of many lanes by one convolution, for batch norm is linear there."""
     is_linear = not norm.training and not torch.is_grad_enabled()
     if is_linear and isinstance(conv, LaneConv) and isinstance(norm, LaneBatchNorm) and len(conv.weight) > 1:
-        factor = norm.weight * torch.rsqrt(norm.running_var + NORM_EPS)
-        offset = norm.bias - norm.running_mean * factor
-        weight = conv.weight * factor.view(*factor.shape, 1, 1, 1)
-        return conv.convolve(x, weight, offset if conv.bias is None else offset + conv.bias * factor)
+        weight, offset = folded(conv, norm)
+        return conv.convolve(x, weight, offset)
     found: Tensor = norm(conv(x))
     return found
+
+
+def folded(conv: LaneConv, norm: LaneBatchNorm) -> tuple[Float[Tensor, "K O C h w"], Float[Tensor, "K O"]]:
+    """Weights and offsets of the one convolution that a convolution and its batch norm are in evaluation."""
+    factor = norm.weight * torch.rsqrt(norm.running_var + NORM_EPS)
+    offset = norm.bias - norm.running_mean * factor
+    weight = conv.weight * factor.view(*factor.shape, 1, 1, 1)
+    return weight, offset if conv.bias is None else offset + conv.bias * factor
 
 
 class LaneLayerNorm(LaneNorm):
