@@ -12,6 +12,7 @@ from torch import Tensor
 
 from twophase.models.cnn import CNN
 from twophase.models.conv_stack import evaluated_stack, trained_stack, windows_of
+from twophase.models.layers import LaneBatchNorm
 
 LANES, CHANNELS, EPS = 3, 4, 1e-5
 Layer = Callable[[Tensor, int, int], Tensor]
@@ -23,6 +24,13 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
 
 def kernels(depth: int, taps: int) -> list[Tensor]:
     return [randn(LANES, CHANNELS, CHANNELS if i else 2, taps, seed=10 + i).requires_grad_() for i in range(depth)]
+
+
+def norm_of(seed: int, lanes: int = LANES) -> LaneBatchNorm:
+    norm = LaneBatchNorm(CHANNELS).double()
+    norm.weight.data, norm.bias.data = randn(lanes, CHANNELS, seed=seed), randn(lanes, CHANNELS, seed=seed + 1)
+    norm.running_mean, norm.running_var = (torch.full((lanes, CHANNELS), at, dtype=torch.float64) for at in (0.0, 1.0))
+    return norm
 
 
 def by_torch(x: Tensor, weights: list[Tensor], strides: list[int], after: Layer) -> Tensor:
@@ -47,25 +55,23 @@ shared = pytest.mark.parametrize("is_shared", [True, False])
 @shared
 def test_training_and_its_gradients(length: int, taps: int, strides: list[int], is_shared: bool) -> None:
     x, weights = randn(1 if is_shared else LANES, 2, length, 5), kernels(len(strides), taps)
-    scales = [
-        (randn(LANES, CHANNELS, seed=30 + i).requires_grad_(), randn(LANES, CHANNELS, seed=50 + i).requires_grad_())
-        for i in range(len(strides))
-    ]
+    norms = [norm_of(30 + i) for i in range(len(strides))]
     seen = {}
 
     def normed(y: Tensor, layer: int, lane: int) -> Tensor:
-        seen[layer, lane] = torch.stack([y.mean((0, 2)), y.var((0, 2), correction=0)])
-        factor, offset = (part[lane] for part in scales[layer])
+        seen[layer, lane] = torch.stack([y.mean((0, 2)), y.var((0, 2))])
+        factor, offset = norms[layer].weight[lane], norms[layer].bias[lane]
         return F.relu(F.batch_norm(y, None, None, factor, offset, training=True, eps=EPS))
 
     expected = by_torch(x, weights, strides, normed)
-    found, moments = trained_stack(x, weights, scales, strides)
+    found = trained_stack(x, weights, norms, strides)
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
-    for layer, both in enumerate(moments):
-        theirs = torch.stack([seen[layer, lane] for lane in range(LANES)], 1)
-        torch.testing.assert_close(both, theirs, rtol=1e-11, atol=1e-11)
-        assert not both.requires_grad
-    parameters, upstream = [*weights, *(part for scale in scales for part in scale)], randn(*expected.shape, seed=2)
+    for layer, norm in enumerate(norms):
+        mean, variance = (torch.stack([seen[layer, lane][i] for lane in range(LANES)]) for i in range(2))
+        torch.testing.assert_close(norm.running_mean, 0.1 * mean, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * variance, rtol=1e-11, atol=1e-11)
+    parameters = [*weights, *(part for norm in norms for part in (norm.weight, norm.bias))]
+    upstream = randn(*expected.shape, seed=2)
     theirs = torch.autograd.grad(expected, parameters, upstream)
     for mine, other in zip(torch.autograd.grad(found, parameters, upstream), theirs, strict=True):
         # Of a single value the normalised one is 0 / 0 but for eps, and its gradient rounding.
@@ -89,15 +95,13 @@ def test_windows() -> None:
 
 
 def test_inputs_have_no_gradient() -> None:
-    scale = (torch.ones(LANES, CHANNELS), torch.zeros(LANES, CHANNELS))
     with pytest.raises(RuntimeError, match="have no gradient here"):
-        trained_stack(randn(1, 2, 4, 3).float().requires_grad_(), [kernels(1, 3)[0].float()], [scale], [1])
+        trained_stack(randn(1, 2, 4, 3).requires_grad_(), kernels(1, 3), [norm_of(0)], [1])
 
 
 def test_gradients_are_not_differentiable_again() -> None:
     weights = kernels(1, 3)
-    scale = (torch.ones(LANES, CHANNELS).double(), torch.zeros(LANES, CHANNELS).double())
-    out, _ = trained_stack(randn(1, 2, 4, 3), weights, [scale], [1])
+    out = trained_stack(randn(1, 2, 4, 3), weights, [norm_of(0)], [1])
     (gradient,) = torch.autograd.grad(out.square().sum(), weights, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
@@ -126,8 +130,10 @@ def test_no_lane_depends_on_its_place() -> None:
     for weight in weights:
         weight[5] = weight[0]
         weight.requires_grad_()
-    scales = [(torch.ones(7, CHANNELS), torch.zeros(7, CHANNELS)) for _ in weights]
-    out, _ = trained_stack(randn(1, 2, 21, 13, seed=7).float(), weights, scales, [2, 1, 2, 1])
+    norms = [norm_of(60 + i, lanes=7).float() for i in range(4)]
+    for norm in norms:
+        norm.weight.data[5], norm.bias.data[5] = norm.weight.data[0], norm.bias.data[0]
+    out = trained_stack(randn(1, 2, 21, 13, seed=7).float(), weights, norms, [2, 1, 2, 1])
     assert torch.equal(out[0], out[5])
     for gradient in torch.autograd.grad(out.square().sum(), weights):
         assert torch.equal(gradient[0], gradient[5])

@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from twophase.models.conv_stack import evaluated_stack, trained_stack, windows_of
+from twophase.models.conv_stack import evaluated_stack, trained_stack
 from twophase.models.layers import LaneBatchNorm, LaneConv, LaneDropout, LaneLinear, conv_norm, folded, normed
 from twophase.models.network import ACTIVATIONS, Architecture, LaneNetwork, image_lanes, pooled_lanes
 
@@ -82,12 +82,7 @@ class CNN(LaneNetwork):
             weights, offsets = [weight.squeeze(3) for weight, _ in both], [offset for _, offset in both]
             return evaluated_stack(x, weights, offsets, strides).unsqueeze(2)
         weights = [conv.weight.squeeze(3) for conv, _ in layers]
-        out, moments = trained_stack(x, weights, [(norm.weight, norm.bias) for _, norm in layers], strides)
-        length = x.shape[2]
-        for (_, norm), stride, (mean, variance) in zip(layers, strides, moments, strict=True):
-            length = windows_of(length, stride)
-            norm.track(mean, variance, length * x.shape[3])
-        return out.unsqueeze(2)
+        return trained_stack(x, weights, [norm for _, norm in layers], strides).unsqueeze(2)
 
 
 ARCHITECTURE = Architecture(

@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from twophase.models.examples_last import NORM_EPS, _padded, _places, _shifted, _sum_of_products
+from twophase.models.examples_last import NORM_EPS, padded, places
+from twophase.models.layers import LaneBatchNorm
 
-Phases = tuple[Float[Tensor, "_ _ _ B"], ...]
-"""A layer's input with zeros before and behind: one tensor for each position within a stride."""
+Phases = tuple[Float[Tensor, "_ _ _"], ...]
+"""A layer's input with zeros before and behind, [K, C, P·B]: one tensor for each position within a stride."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,12 @@ class Course:
     Attributes:
         strides: Positions from one window to the next, layer by layer.
         taps: Taps of each kernel, an odd number.
+        batch: Examples B.
     """
 
     strides: tuple[int, ...]
     taps: int
+    batch: int
 
     @property
     def border(self) -> int:
@@ -42,15 +45,19 @@ class Course:
 
     def places(self, layer: int) -> list[tuple[int, int]]:
         """Phase and first place of each tap's view of a layer's input, borders counted."""
-        return [(phase, self.border + shift) for phase, shift in _places(self.taps, self.strides[layer])]
+        return [(phase, self.border + shift) for phase, shift in places(self.taps, self.strides[layer])]
+
+    def seen(self, rows: Tensor, place: int, count: int) -> Float[Tensor, "_ _ N"]:
+        """So many positions of padded rows [K, C, P·B]."""
+        return rows.narrow(2, place * self.batch, count * self.batch)
 
     def room(self, layer: int, like: Tensor, rows: int, length: int) -> list[Tensor]:
         """Where a layer writes `length` positions for the one after it: [rows, P, B] per phase; the last, as it is."""
         if layer + 1 == len(self.strides):
-            return [like.new_empty(rows, length, like.shape[-1])]
+            return [like.new_empty(rows, length, self.batch)]
         stride = self.strides[layer + 1]
-        padded = windows_of(length, stride) + 2 * self.border
-        return [like.new_empty(rows, padded, like.shape[-1]) for _ in range(stride)]
+        wide = windows_of(length, stride) + 2 * self.border
+        return [like.new_empty(rows, wide, self.batch) for _ in range(stride)]
 
 
 def windows_of(length: int, stride: int) -> int:
@@ -68,29 +75,32 @@ def _rows() -> ModuleType:
 def trained_stack(
     x: Float[Tensor, "X _ L B"],
     weights: Sequence[Float[Tensor, "K _ _ n"]],
-    scales: Sequence[tuple[Float[Tensor, "K _"], Float[Tensor, "K _"]]],
+    norms: Sequence[LaneBatchNorm],
     strides: Sequence[int],
-) -> tuple[Float[Tensor, "K _ _ B"], list[Float[Tensor, "2 K _"]]]:
-    """Convolve, normalise by the batch's own moments and rectify, layer after layer.
+) -> Float[Tensor, "K _ _ B"]:
+    """Convolve, normalise by the batch's own moments and rectify, layer after layer; running statistics follow.
 
     Args:
         x: Inputs of X = K lanes, or of X = 1 that all share; they get no gradient.
         weights: Kernels of each layer, all of the same odd number of taps.
-        scales: Factor and offset of each normalisation.
+        norms: What follows each of them.
         strides: Of each layer.
-
-    Returns:
-        The last layer's output, and of each layer the mean and the (biased) variance of its channels, without gradient.
 
     Raises:
         RuntimeError: The inputs require a gradient.
     """
     if x.requires_grad:
         raise RuntimeError("inputs of a stack have no gradient here")
-    course = Course(tuple(strides), weights[0].shape[3])
-    factors, offsets = zip(*scales, strict=True)
+    course = Course(tuple(strides), weights[0].shape[3], x.shape[3])
+    factors, offsets = [norm.weight for norm in norms], [norm.bias for norm in norms]
     out, *moments = _Stack.apply(x, course, *weights, *factors, *offsets)  # type: ignore[no-untyped-call]
-    return out, [found[:2] for found in moments]
+    length = x.shape[2]
+    for norm, stride, found in zip(norms, strides, moments, strict=True):
+        length = windows_of(length, stride)
+        running = _flat(norm.running_mean), _flat(norm.running_var)
+        _rows().follow(*running, found.numpy(), norm.momentum, length * course.batch)
+    stacked: Tensor = out
+    return stacked
 
 
 def evaluated_stack(
@@ -107,15 +117,15 @@ def evaluated_stack(
         offsets: One number for each of its channels.
         strides: Of each layer.
     """
-    course = Course(tuple(strides), weights[0].shape[3])
+    course = Course(tuple(strides), weights[0].shape[3], x.shape[3])
     phases, length = _split(x, course), x.shape[2]
     for layer, (weight, offset) in enumerate(zip(weights, offsets, strict=True)):
         y, _ = _convolved(phases, weight, course, layer, length)
         length, lanes = y.shape[1], weight.shape[:2]
         outs = course.room(layer, y, len(y), length)
         _rows().rectify(y.numpy(), offset.reshape(-1).numpy(), _arrays(outs))
-        phases = tuple(out.view(*lanes, *out.shape[1:]) for out in outs)
-    return phases[0]
+        phases = tuple(out.view(*lanes, -1) for out in outs)
+    return phases[0].view(*lanes, length, course.batch)
 
 
 class _Stack(Function):
@@ -134,12 +144,12 @@ class _Stack(Function):
             _rows().normalise_and_rectify(
                 y.numpy(), _flat(factors[layer]), _flat(offsets[layer]), NORM_EPS, _arrays(outs), moments.numpy()
             )
-            all_moments.append(moments.view(3, *lanes))
-            phases = tuple(out.view(*lanes, *out.shape[1:]) for out in outs)
+            all_moments.append(moments)
+            phases = tuple(out.view(*lanes, -1) for out in outs)
         ctx.course, ctx.lengths = course, lengths
         ctx.save_for_backward(*factors, *all_moments, *kept, phases[0])
         ctx.mark_non_differentiable(*all_moments)
-        return phases[0], *all_moments
+        return phases[0].view(*lanes, length, course.batch), *all_moments
 
     @staticmethod
     @once_differentiable
@@ -153,20 +163,21 @@ class _Stack(Function):
         found: list[list[Tensor]] = [[], [], []]
         for layer in reversed(range(depth)):
             by_tap, y, phases = layers[layer]
+            rows, windows, batch = y.shape
             border = course.border if layer else 0
-            y_grad = y.new_empty(len(y), y.shape[1] + 2 * border, y.shape[2])
+            y_grad = y.new_empty(rows, windows + 2 * border, batch)
             by_row = y.new_empty(2, *factors[layer].shape)
             _rows().backward(
-                _arrays(part.flatten(0, 1) for part in grads),
-                _arrays(part.flatten(0, 1) for part in outs),
+                _arrays(part.view(rows, -1, batch) for part in grads),
+                _arrays(part.view(rows, -1, batch) for part in outs),
                 y.numpy(),
                 _flat(factors[layer]),
-                all_moments[layer].view(3, -1).numpy(),
+                all_moments[layer].numpy(),
                 y_grad.numpy(),
                 by_row.view(2, -1).numpy(),
             )
-            y_grad = y_grad.view(*by_tap.shape[1:3], *y_grad.shape[1:])
-            found[0].insert(0, _weight_gradient(phases, y_grad, course, layer, y.shape[1]))
+            y_grad = y_grad.view(*by_tap.shape[1:3], -1)
+            found[0].insert(0, _weight_gradient(phases, course.seen(y_grad, border, windows), course, layer))
             found[1].insert(0, by_row[0])
             found[2].insert(0, by_row[1])
             if layer:
@@ -178,7 +189,7 @@ def _split(x: Tensor, course: Course) -> Phases:
     """The stack's input as its first layer wants it."""
     stride = course.strides[0]
     windows = windows_of(x.shape[2], stride)
-    return tuple(_padded(x[:, :, phase::stride], windows, course.border) for phase in range(stride))
+    return tuple(padded(x[:, :, phase::stride], windows, course.border).flatten(2) for phase in range(stride))
 
 
 def _convolved(
@@ -186,37 +197,48 @@ def _convolved(
 ) -> tuple[Float[Tensor, "R L B"], Float[Tensor, "n K O C"]]:
     """A layer's convolution, and its weights by tap."""
     windows, by_tap = windows_of(length, course.strides[layer]), weight.movedim(3, 0).contiguous()
-    seen = (_shifted(phases[phase], place, windows) for phase, place in course.places(layer))
-    y = _sum_of_products(by_tap.unbind(0), seen)
-    return y.view(y.shape[0] * y.shape[1], windows, -1), by_tap
+    seen = [course.seen(phases[phase], place, windows) for phase, place in course.places(layer)]
+    return _products(by_tap.unbind(0), seen).view(-1, windows, course.batch), by_tap
+
+
+def _products(factors: Sequence[Float[Tensor, "K O C"]], rows: Sequence[Tensor]) -> Float[Tensor, "K O N"]:
+    """The sum of products of matrices, lane by lane; rows may be shared by all."""
+    if len(rows[0]) < len(factors[0]):
+        rows = [row.expand(len(factors[0]), -1, -1) for row in rows]
+    total = torch.bmm(factors[0], rows[0])
+    for factor, row in zip(factors[1:], rows[1:], strict=True):
+        total.baddbmm_(factor, row)
+    return total
 
 
 def _weight_gradient(
-    phases: Phases, y_grad: Float[Tensor, "K O P B"], course: Course, layer: int, windows: int
+    phases: Phases, rows: Float[Tensor, "K O N"], course: Course, layer: int
 ) -> Float[Tensor, "K O C n"]:
-    lanes, channels = y_grad.shape[:2]
-    rows = _shifted(y_grad, (y_grad.shape[2] - windows) // 2, windows)
-    by_tap = y_grad.new_empty(course.taps, lanes, channels, phases[0].shape[1])
-    for tap, (phase, place) in enumerate(course.places(layer)):
-        torch.bmm(rows, _shifted(phases[phase], place, windows).expand(lanes, -1, -1).mT, out=by_tap[tap])
+    """Products of the gradients at a layer's output with what each tap saw."""
+    lanes, channels, count = rows.shape
+    by_tap = rows.new_empty(course.taps, lanes, channels, phases[0].shape[1])
+    for part, (phase, place) in zip(by_tap.unbind(0), course.places(layer), strict=True):
+        seen = course.seen(phases[phase], place, count // course.batch)
+        torch.bmm(rows, (seen if len(seen) == lanes else seen.expand(lanes, -1, -1)).mT, out=part)
     return by_tap.movedim(0, 3)
 
 
 def _input_gradients(
-    by_tap: Float[Tensor, "n K O C"], y_grad: Float[Tensor, "K O P B"], course: Course, layer: int, length: int
+    by_tap: Float[Tensor, "n K O C"], y_grad: Float[Tensor, "K O _"], course: Course, layer: int, length: int
 ) -> Phases:
     """The transpose: each phase of the input gathers from the windows that see it, by the tap that does."""
-    border, batch = course.border, y_grad.shape[3]
     found = []
     for phase in range(course.strides[layer]):
         positions = len(range(phase, length, course.strides[layer]))
-        seen_by = [(tap, 2 * border - place) for tap, (at, place) in enumerate(course.places(layer)) if at == phase]
-        shape = (by_tap.shape[1], by_tap.shape[3], positions, batch)
-        if not seen_by:
-            found.append(y_grad.new_zeros(shape))
-            continue
-        rows = (_shifted(y_grad, place, positions) for _, place in seen_by)
-        found.append(_sum_of_products([by_tap[tap].mT for tap, _ in seen_by], rows).view(shape))
+        seen_by = [
+            (factor.mT, course.seen(y_grad, 2 * course.border - place, positions))
+            for factor, (at, place) in zip(by_tap.unbind(0), course.places(layer), strict=True)
+            if at == phase
+        ]
+        if seen_by:
+            found.append(_products([factor for factor, _ in seen_by], [rows for _, rows in seen_by]))
+        else:
+            found.append(y_grad.new_zeros(by_tap.shape[1], by_tap.shape[3], positions * course.batch))
     return tuple(found)
 
 

@@ -43,10 +43,10 @@ class _Convolution(Function):
         length, batch = x.shape[2:]
         windows = (length - 1) // stride + 1
         by_tap = weight.movedim(3, 0).contiguous()
-        phases = [_padded(x[:, :, phase::stride], windows, taps // 2) for phase in range(stride)]
+        phases = [padded(x[:, :, phase::stride], windows, taps // 2) for phase in range(stride)]
         ctx.stride, ctx.length = stride, length
         ctx.save_for_backward(by_tap, *phases)
-        seen = (_shifted(phases[phase], taps // 2 + shift, windows) for phase, shift in _places(taps, stride))
+        seen = (_shifted(phases[phase], taps // 2 + shift, windows) for phase, shift in places(taps, stride))
         return _sum_of_products(by_tap.unbind(0), seen).view(num_lanes, channels_out, windows, batch)
 
     @staticmethod
@@ -58,7 +58,7 @@ class _Convolution(Function):
         rows = grad.reshape(num_lanes, channels_out, -1)
         by_tap_grad = [
             torch.bmm(rows, _shifted(phases[phase], border + shift, windows).expand(num_lanes, -1, -1).mT)
-            for phase, shift in _places(taps, ctx.stride)
+            for phase, shift in places(taps, ctx.stride)
         ]
         weight_grad = torch.stack(by_tap_grad, 3)
         x_grad = _input_gradient(by_tap, grad, ctx.length, ctx.stride) if ctx.needs_input_grad[0] else None
@@ -70,36 +70,36 @@ def _input_gradient(
 ) -> Float[Tensor, "K C L B"]:
     """The transpose: each phase of the input gathers from the windows that see it, by the tap that does."""
     taps, num_lanes, _, channels_in = by_tap.shape
-    border, batch, places = taps // 2, grad.shape[3], _places(taps, stride)
-    padded = _padded(grad, grad.shape[2], border)
+    border, batch, seen = taps // 2, grad.shape[3], places(taps, stride)
+    rows_around = padded(grad, grad.shape[2], border)
 
     def gathered(phase: int) -> Tensor:
         positions = len(range(phase, length, stride))
-        seen_by = [(by_tap[tap].mT, shift) for tap, (at, shift) in enumerate(places) if at == phase]
-        rows = (_shifted(padded, border - shift, positions) for _, shift in seen_by)
+        seen_by = [(by_tap[tap].mT, shift) for tap, (at, shift) in enumerate(seen) if at == phase]
+        rows = (_shifted(rows_around, border - shift, positions) for _, shift in seen_by)
         return _sum_of_products([factor for factor, _ in seen_by], rows).view(num_lanes, channels_in, positions, batch)
 
     if stride == 1:
         return gathered(0)
     x_grad = grad.new_zeros(num_lanes, channels_in, length, batch)
-    for phase in {at for at, _ in places if at < length}:
+    for phase in {at for at, _ in seen if at < length}:
         x_grad[:, :, phase::stride] = gathered(phase)
     return x_grad
 
 
-def _places(taps: int, stride: int) -> list[tuple[int, int]]:
+def places(taps: int, stride: int) -> list[tuple[int, int]]:
     """Phase that each tap of window 0 looks at, and its place there: input position = place · stride + phase."""
     offsets = range(-(taps // 2), taps - taps // 2)
     return [(offset % stride, offset // stride) for offset in offsets]
 
 
-def _padded(x: Float[Tensor, "K C L B"], length: int, border: int) -> Float[Tensor, "K C P B"]:
+def padded(x: Float[Tensor, "K C L B"], length: int, border: int) -> Float[Tensor, "K C P B"]:
     """Copy with zeros: `border` of them before, and up to `length + border` behind."""
-    padded = x.new_empty(*x.shape[:2], length + 2 * border, x.shape[3])
-    padded[:, :, :border].zero_()
-    padded[:, :, border : border + x.shape[2]] = x
-    padded[:, :, border + x.shape[2] :].zero_()
-    return padded
+    wide = x.new_empty(*x.shape[:2], length + 2 * border, x.shape[3])
+    wide[:, :, :border].zero_()
+    wide[:, :, border : border + x.shape[2]] = x
+    wide[:, :, border + x.shape[2] :].zero_()
+    return wide
 
 
 def _shifted(padded: Float[Tensor, "K C P B"], start: int, count: int) -> Float[Tensor, "K C N"]:

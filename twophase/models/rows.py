@@ -105,6 +105,26 @@ def normalise_and_rectify(y, weight, bias, eps, outs, moments):
 
 @_compiled
 @no_type_check
+def follow(running_mean, running_var, moments, momentum, count):
+    """Take a batch's moments into running statistics.
+
+    Args:
+        running_mean: [R], changed in place.
+        running_var: [R], changed in place.
+        moments: As `normalise_and_rectify` writes them.
+        momentum: Weight of this batch.
+        count: Values in a row.
+    """
+    old, new = moments.dtype.type(1.0 - momentum), moments.dtype.type(momentum)
+    unbiased = moments.dtype.type(momentum * count / (count - 1.0))
+    for number in range(len(running_mean)):
+        # Not by a share of the difference, which of a variance beyond the range is one of infinities.
+        running_mean[number] = old * running_mean[number] + new * moments[0, number]
+        running_var[number] = old * running_var[number] + unbiased * moments[1, number]
+
+
+@_compiled
+@no_type_check
 def backward(grads, outs, y, weight, moments, y_grad, by_row):
     """Gradients of `normalise_and_rectify`.
 
