@@ -1,5 +1,7 @@
 """What follows from a study's rows, whenever they change: derived tables, figures and the report."""
 
+from pathlib import Path
+
 import pandas as pd
 
 import results
@@ -11,9 +13,6 @@ from study.evidence import read_evidence
 from study.kernel_transitions import with_kernels
 from study.manifest import Declared
 from study.natural_null import natural_null
-from study.report import write_report
-
-__all__ = ["derive", "write_report"]
 
 
 def derive(study: results.Study, declared: Declared | None = None) -> None:
@@ -37,3 +36,10 @@ def _known_confinements(study: results.Study) -> pd.DataFrame:
         return study.table("confinement")
     except results.StudyError:
         return pd.DataFrame(columns=study.schema("confinement").names)
+
+
+def write_report(study: results.Study) -> Path:
+    """Write figures and report; see `study.report`."""
+    from study import report  # noqa: PLC0415 - what draws takes a second to import, and workers and most commands don't
+
+    return report.write_report(study)

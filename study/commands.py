@@ -25,7 +25,6 @@ from study.labels import varying_axes
 from study.measuring import measure, measured_lines
 from study.planner import Plan, make_plan
 from study.proposer import FILE as JOURNAL
-from study.report import FILE as REPORT_FILE
 from study.search_summary import search_records, search_text
 from study.status import failure_lines, partial_text, read_status, status_text
 from study.summary import aligned, located_text, records, to_json
@@ -52,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(_transitions_text(trials, declared, found, select(found, None, None)))
     written = ",".join(name for name in study.tables if (study.path / name).is_dir())
     print(f"\ntables:  {study.path}/{{{written}}}/*.parquet")
-    _print_written(study, study.path / REPORT_FILE)
+    _print_written(study, study.path / manifest.REPORT_FILE)
     failed = trials[trials["status"] == "failed"]
     _warn(partial_text(read_status(study)))
     for line in failure_lines(records(failed)):
@@ -72,7 +71,7 @@ def search(arguments: argparse.Namespace) -> int:
         print(to_json(**search_records(asked, proposer)))
         return FOUND if len(failed) else DONE
     print(search_text(asked, proposer, str(study.path / JOURNAL)))
-    _print_written(study, study.path / REPORT_FILE)
+    _print_written(study, study.path / manifest.REPORT_FILE)
     for line in failure_lines(records(failed)):
         _warn(line)
     return FOUND if len(failed) else DONE

@@ -3,15 +3,18 @@
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import results
 import search_spaces
 from search_spaces import Space
-from study import cluster_address, manifest, resources
+from study import closing, cluster_address, manifest, resources
 from study.cluster import (
     Crew,
     EnvironmentFault,
@@ -22,7 +25,7 @@ from study.columns import setting_columns
 from study.dispatch import Dispatch
 from study.interruption import terminated_as_interrupt
 from study.nodes import Node, num_processors, this_machine
-from study.planner import Job, Plan
+from study.planner import Job, Plan, longest_first
 from study.proposals import Proposals
 from study.references import forget_references
 from study.refinement import following, refined_plan
@@ -137,7 +140,7 @@ def run(space: Space, root: Path, means: Means) -> results.Study:
     """Run a checked space; see `launch`."""
     means = settled(means, [space])
     with driving(space, root, means) as drive:
-        plan = refined_plan(space, drive.study, results.read_commits(drive.study))
+        plan = refined_plan(space, drive.study, results.read_commits(drive.study), is_ordered=False)
         _tell(plan)
         if plan.jobs:
             _run_plan(space, plan, drive.place, means)
@@ -204,8 +207,6 @@ def driving(space: Space, root: Path, means: Means, *, is_listed: bool = True) -
         try:
             yield Drive(study, lease)
         finally:
-            from study import closing  # noqa: PLC0415 - plots and tests: workers import this module too
-
             results.sweep(study, lease_id=lease.id)
             closing.derive(study)
         closing.write_report(study)
@@ -266,9 +267,24 @@ def _run_plan(space: Space, plan: Plan, place: Place, means: Means) -> None:
     def next_of(job: Job) -> Sequence[Job]:
         return following(space, results.open(place.study), job) if space.chaos.refine else ()
 
-    dispatch = Dispatch(plan.jobs, study, lambda job, death: _record_death(job, place, death), next_of)
     is_settled = not space.chaos.refine and all(job.is_first for job in plan.jobs)
-    run_jobs(Proposals(dispatch.next_job, dispatch.end, len(plan.jobs), plan.todo_lane_steps, is_settled), crew)
+    # Ray's start mostly waits.
+    with ThreadPoolExecutor(1) as beside:
+        ordered = beside.submit(longest_first, plan.jobs)
+        beside.submit(import_module, "study.report")
+
+        @cache
+        def dispatch() -> Dispatch:
+            return Dispatch(ordered.result(), study, lambda job, death: _record_death(job, place, death), next_of)
+
+        proposals = Proposals(
+            lambda: dispatch().next_job(),
+            lambda job, death: dispatch().end(job, death),
+            len(plan.jobs),
+            plan.todo_lane_steps,
+            is_settled,
+        )
+        run_jobs(proposals, crew)
     forget_references(study)
     forget_shared(study)
 

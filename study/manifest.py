@@ -17,6 +17,7 @@ from twophase.errors import BadInput
 from twophase.relative import RELATIVE_INDICATORS
 
 FILE = "_declared.json"
+REPORT_FILE = "report.html"
 WAY_OUT = "restore it, or remove it and run the study's spaces again, the first of which pins the primary anew"
 
 

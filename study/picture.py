@@ -49,7 +49,8 @@ class Picture:
     @cached_property
     def _settled(self) -> Figure:
         """The figure laid out once: every format would else be laid out anew, which takes most of its time."""
-        self.figure.draw_without_rendering()
+        if engine := self.figure.get_layout_engine():
+            engine.execute(self.figure)
         self.figure.set_layout_engine("none")
         return self.figure
 

@@ -243,7 +243,7 @@ def make_plan(
         _count(plan, trial, wanted, pieces_of(job, fold))
         _add(plan, job, by_trial.get(trial.key, []), fold)
     if is_ordered:
-        _sort(plan.jobs)
+        plan.jobs[:] = longest_first(plan.jobs)
     return plan
 
 
@@ -264,13 +264,13 @@ def _piece_name(todo: Todo) -> str:
     return f"fork{todo.fork_steps[0]}-{digest(covers_of(todo))[:8]}"
 
 
-def _sort(jobs: list[Job]) -> None:
-    """Put the most costly first; the first piece of a trial stands for all of it, for the others may wait for it."""
+def longest_first(jobs: Sequence[Job]) -> list[Job]:
+    """Sort by cost; the first piece of a trial stands for all of it, for the others may wait for it."""
     costs = {job.name: job_cost(job) for job in jobs}
     of_trial: dict[str, float] = {}
     for job in jobs:
         of_trial[job.trial.key] = of_trial.get(job.trial.key, 0.0) + costs[job.name]
-    jobs.sort(key=lambda job: -(of_trial[job.trial.key] if job.is_first else costs[job.name]))
+    return sorted(jobs, key=lambda job: -(of_trial[job.trial.key] if job.is_first else costs[job.name]))
 
 
 def _count(plan: Plan, trial: Trial, wanted: Todo, pieces: list[Job]) -> None:

@@ -45,7 +45,6 @@ from study.summary import controls_of, headline_text, missing_lines, reason_line
 from twophase import __version__
 from twophase.config import LEAVES
 
-FILE = "report.html"
 TABLES: Final = (*FIGURE_TABLES, *OPTIONAL_TABLES)
 
 
@@ -66,8 +65,8 @@ def write_report(study: results.Study) -> Path:
     compared = overview(tables["chaos"], declared, evidence)
     made = pictures(tables, compared.courses)
     save(study, made)
-    write_bytes(study.path / FILE, page(study, tables, made, compared).encode())
-    return study.path / FILE
+    write_bytes(study.path / manifest.REPORT_FILE, page(study, tables, made, compared).encode())
+    return study.path / manifest.REPORT_FILE
 
 
 def page(
