@@ -30,6 +30,8 @@ from study.worker import Place, prepare_process
 from twophase.data import DATA
 from twophase.experiment import Experiment
 
+LANE_WIDTH = 4
+
 
 def space_of(num_trials: int) -> dict[str, object]:
     """So many trials of a reference and two children, of two steps each."""
@@ -39,6 +41,8 @@ def space_of(num_trials: int) -> dict[str, object]:
         | {"model": "custom", "build": "benchmarks.sleeping_net:net"},
         "axes": {"lr": {"log": [0.001, 0.5], "num": max(2, num_trials // 10)}},
         "seeds": 10,
+        # By the width the number of passes differs, and so would the work.
+        "training": {"lane_width": LANE_WIDTH},
         "chaos": {"fork_steps": [0], "magnitudes": [1e-2], "num_directions": 2, "train_sample": 20, "path_points": 3},
     }
 
@@ -47,7 +51,7 @@ def computed(job: Job) -> Iterator[int]:
     """What a trial computes, its rows left where they are."""
     point = job.trial.setting
     dataset = DATA[point.data].load(point.num_train, point.num_test, point.data_seed, Path(tempfile.gettempdir()))
-    experiment = Experiment(job.trial, job.todo, dataset, torch.device("cpu"), lane_width=4)
+    experiment = Experiment(job.trial, job.todo, dataset, torch.device("cpu"), lane_width=LANE_WIDTH)
     yield from experiment.advance()
     experiment.outcome  # noqa: B018 - the rows are made here
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import study
-from study import cli, driver, searching
+from study import cli, closing, driver, searching
 from study.desk import CLOSED
 from study.worker import run_job
 
@@ -86,7 +86,7 @@ def without_ray():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(driver, "run_jobs", run_jobs)
         patch.setattr(searching, "run_jobs", run_jobs)
-        patch.setattr(driver, "write_report", lambda _: None)
+        patch.setattr(closing, "write_report", lambda _: None)
         yield
 
 

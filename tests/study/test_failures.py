@@ -15,7 +15,7 @@ from pandas.testing import assert_frame_equal
 import results
 import study
 from results import files
-from study import cli, cluster_address, driver, packages, trainable
+from study import cli, closing, cluster_address, driver, packages, trainable
 from study.cluster import EnvironmentFault, config_of
 from study.interruption import Terminated, sigterm_handler_kept, terminated_as_interrupt
 from study.nodes import num_processors
@@ -84,7 +84,7 @@ def sabotage(monkeypatch, tmp_path):
     monkeypatch.setattr(trainable, "prepare_process", lambda: None)
     monkeypatch.setattr(trainable, "run_job", run_or_raise)
     monkeypatch.setattr(driver, "run_jobs", run_jobs)
-    monkeypatch.setattr(driver, "write_report", lambda _: None)
+    monkeypatch.setattr(closing, "write_report", lambda _: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "fails.yaml").write_text(json.dumps(SPACE))
     return plot

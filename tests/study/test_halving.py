@@ -7,7 +7,7 @@ import pytest
 
 import results
 import search_spaces
-from study import driver, searching
+from study import closing, searching
 from study.cli import main
 from study.goals import BELOW, Score
 from study.proposer import Proposer
@@ -46,7 +46,7 @@ def test_a_setting_without_hope_gets_one_seed(kill_after, capsys, monkeypatch, t
     space = tmp_path / "sought.json"
     space.write_text(json.dumps(SPACE))
     command = ["search", str(space), "--root", str(tmp_path)]
-    monkeypatch.setattr(driver, "write_report", lambda _: None)
+    monkeypatch.setattr(closing, "write_report", lambda _: None)
     if kill_after:
         monkeypatch.setattr(searching, "run_jobs", lambda jobs, crew: one_after_the_other(jobs, crew, kill_after))
         with pytest.raises(KilledError):

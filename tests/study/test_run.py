@@ -13,7 +13,7 @@ from pandas.testing import assert_frame_equal
 
 import results
 import study
-from study import cli, driver
+from study import cli, closing, driver
 
 from .conftest import TINY
 
@@ -201,7 +201,7 @@ def test_a_done_study_runs_nothing(whole, monkeypatch, capsys):
         raise AssertionError("jobs were run again")
 
     monkeypatch.setattr(driver, "run_jobs", refuse)
-    monkeypatch.setattr(driver, "write_report", lambda _: None)
+    monkeypatch.setattr(closing, "write_report", lambda _: None)
     before = {name: whole.table(name) for name in TABLES}
     study.launch(TINY, whole.path.parent)
     for name, table in before.items():

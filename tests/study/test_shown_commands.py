@@ -14,7 +14,7 @@ import pytest
 
 import search_spaces
 import study
-from study import cli, driver, searching
+from study import cli, closing, driver, searching
 from study.worker import run_job
 from tests.study.conftest import given
 
@@ -97,7 +97,7 @@ def folder(tmp_path_factory, _own_cache):
     (place / "my_sweep.yaml").write_text(MY_SWEEP, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(place), contextlib.redirect_stdout(None):
         without_ray(patch)
-        patch.setattr(driver, "write_report", lambda _: None)
+        patch.setattr(closing, "write_report", lambda _: None)
         for name in ("quick", "depth_lr", "is_it_chaos", "chaos_cone", "cone"):
             study.launch(name, overrides=SHRUNK[name])
         study.launch("my_sweep.yaml", overrides=SHRUNK["my_sweep"])
