@@ -3,8 +3,8 @@
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -123,39 +123,28 @@ def _vitals(ray: Any, crew: Crew) -> LocalVitals | ClusterVitals:
 def _start(ray: Any, crew: Crew) -> None:
     # Workers of trials that have no GPU don't see any.
     hidden = {} if crew.gpus_per_trial else {"CUDA_VISIBLE_DEVICES": ""}
-    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    settings: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "runtime_env": {"env_vars": {**_IN_WORKERS, **hidden}},
+    }
     try:
         if crew.address is not None:
-            ray.init(address=crew.address, runtime_env={"env_vars": {**_IN_WORKERS, **hidden}}, **settings)
+            ray.init(address=crew.address, **settings)
             return
-        # Daemons hand their environment on to workers. One given to Ray would start workers of its own, seconds after
-        # those that stand ready.
-        with _environment({**_IN_WORKERS, **hidden}):
-            # "local" and not nothing, which would join the cluster that RAY_ADDRESS or an earlier `ray start` names.
-            ray.init(
-                address="local",
-                num_cpus=crew.workers * crew.cpus_per_trial if crew.workers else num_processors(),
-                num_gpus=num_local_gpus() if crew.gpus_per_trial else 0,
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                object_store_memory=128 * 1024**2,
-                **settings,
-            )
+        # "local" and not nothing, which would join the cluster that RAY_ADDRESS or an earlier `ray start` names.
+        ray.init(
+            address="local",
+            num_cpus=crew.workers * crew.cpus_per_trial if crew.workers else num_processors(),
+            num_gpus=num_local_gpus() if crew.gpus_per_trial else 0,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            object_store_memory=128 * 1024**2,
+            **settings,
+        )
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
         where = crew.address or "this machine"
         raise EnvironmentFault(f"Ray can't be used on {where}: {str(error).splitlines()[0]}") from error
-
-
-@contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Give variables to the processes that are started within."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _tune(jobs: Proposals, crew: Crew, vitals: LocalVitals | ClusterVitals) -> None:

@@ -224,6 +224,15 @@ def test_locate_and_plan_as_json(whole, capsys, tmp_path, monkeypatch):
     assert counts["lane_steps"] == whole.table("trials").lane_steps.sum()
 
 
+@pytest.mark.parametrize("kind", ["cone", "growth", "switch"])
+def test_a_plan_names_what_there_is_to_do(capsys, tmp_path, kind):
+    space = {name: value for name, value in TINY.items() if name not in {"cone", "growth", "switch"} - {kind}}
+    (tmp_path / "some.yaml").write_text(json.dumps(space))
+    assert cli.main(["plan", str(tmp_path / "some.yaml"), "--root", str(tmp_path)]) == 0
+    named = {line.split()[0] for line in capsys.readouterr().out.splitlines()} & {"kernels", "growth", "switches"}
+    assert named == {{"cone": "kernels", "growth": "growth", "switch": "switches"}[kind]}
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
