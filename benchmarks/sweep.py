@@ -181,7 +181,7 @@ def main() -> None:
         "from scratch (to train the stretch before the fork once for both would save it some 6 %), perturbs one, and",
         "evaluates eleven points of the path. It makes no kernels, proves nothing, and shares nothing between cells.",
         f"One cell in {SHARE} is run, in order of the plan, as many of each model; the sweep's time without Ray's",
-        "start is scaled by the number of cells.",
+        "start is scaled by the number of cells. What numba compiles once per machine, some seconds, was there.",
         "",
         "| | seconds |",
         "|---|---|",
