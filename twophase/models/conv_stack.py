@@ -97,8 +97,9 @@ def trained_stack(
     length = x.shape[2]
     for norm, stride, found in zip(norms, strides, moments, strict=True):
         length = windows_of(length, stride)
-        running = _flat(norm.running_mean), _flat(norm.running_var)
-        _rows().follow(*running, found.numpy(), norm.momentum, length * course.batch)
+        # Views, as they are written to.
+        running = norm.running_mean.view(-1), norm.running_var.view(-1)
+        _rows().follow(*_arrays(running), found.numpy(), norm.momentum, length * course.batch)
     stacked: Tensor = out
     return stacked
 
