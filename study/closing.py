@@ -1,5 +1,10 @@
 """What follows from a study's rows, whenever they change: derived tables, figures and the report."""
 
+import errno
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -36,6 +41,37 @@ def _known_confinements(study: results.Study) -> pd.DataFrame:
         return study.table("confinement")
     except results.StudyError:
         return pd.DataFrame(columns=study.schema("confinement").names)
+
+
+_UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+@contextmanager
+def up_to_date(study: results.Study) -> Iterator[results.Study]:
+    """A study with derived tables that follow from all its rows.
+
+    Yields:
+        The study; where nothing can be written to its folder, links to all that is there, in a scratch folder.
+    """
+    try:
+        derive(study)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+    else:
+        yield study
+        return
+    with tempfile.TemporaryDirectory(prefix="twophase-") as scratch:
+        folder = Path(scratch) / study.path.name
+        folder.mkdir()
+        for entry in study.path.absolute().iterdir():
+            if entry.name not in results.TABLES or not results.TABLES[entry.name].is_derived:
+                (folder / entry.name).symlink_to(entry)
+            elif entry.is_dir():
+                shutil.copytree(entry, folder / entry.name)
+        linked = results.open(folder)
+        derive(linked)
+        yield linked
 
 
 def write_report(study: results.Study) -> Path:

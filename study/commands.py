@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import search_spaces
 from study import comparing, driver, manifest, searching
 from study.advice import advice, advice_text, lines
 from study.analysis import select, transitions
-from study.closing import derive, write_report
+from study.closing import up_to_date, write_report
+from study.cluster import EnvironmentFault
 from study.columns import setting_columns
 from study.comparison_text import comparison_text
 from study.driver import Means, read_space, study_plan
@@ -209,12 +211,14 @@ def compare(arguments: argparse.Namespace) -> int:
 
 def _read(arguments: argparse.Namespace) -> Together:
     """One study or several as one, their derived tables brought up to date."""
-    studies = [_open(arguments, name) for name in dict.fromkeys(arguments.study)]
-    for study in studies:
-        _require_chaos(study)
-        derive(study)
-        _warn(partial_text(read_status(study)))
-    read = read_together(studies)
+    with ExitStack() as scratch:
+        studies = []
+        for name in dict.fromkeys(arguments.study):
+            study = _open(arguments, name)
+            _require_chaos(study)
+            studies.append(scratch.enter_context(up_to_date(study)))
+            _warn(partial_text(read_status(study)))
+        read = read_together(studies)
     for words in read.notes:
         _warn(words)
     return read
@@ -310,7 +314,9 @@ def status(arguments: argparse.Namespace) -> int:
 def report(arguments: argparse.Namespace) -> int:
     """Write the report and its figures."""
     study = _open(arguments)
-    derive(study)
+    with up_to_date(study) as current:
+        if current is not study:
+            raise EnvironmentFault(f"nothing can be written to {study.path}; report on a copy of the study")
     _print_written(study, write_report(study))
     return DONE
 

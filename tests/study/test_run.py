@@ -1,5 +1,6 @@
 """Real runs on Ray: what is kept, and that it doesn't depend on how it came about."""
 
+import errno
 import json
 import re
 import shutil
@@ -222,6 +223,31 @@ def test_locate_and_plan_as_json(whole, capsys, tmp_path, monkeypatch):
     counts = json.loads(capsys.readouterr().out)
     assert (counts["trials"], counts["children"], counts["done"], counts["planned"]) == (4, 36, 4, 0)
     assert counts["lane_steps"] == whole.table("trials").lane_steps.sum()
+
+
+def test_a_study_that_cannot_be_written_to(whole, capsys, monkeypatch):
+    given, there = results.write_trials, sorted(whole.path.rglob("*"))
+
+    def written(study):
+        if study.path == whole.path:
+            raise OSError(errno.EROFS, "Read-only file system", str(study.path))
+        given(study)
+
+    for command in (["locate"], ["compare", "--by", "magnitude"]):
+        argv = [command[0], str(whole.path), *command[1:]]
+        assert cli.main(argv) == 0
+        expected = capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(results, "write_trials", written)
+            assert cli.main(argv) == 0
+        assert capsys.readouterr() == expected
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "write_trials", written)
+        assert cli.main(["report", str(whole.path)]) == 3
+    assert capsys.readouterr().err == (
+        f"twophase: nothing can be written to {whole.path}; report on a copy of the study\n"
+    )
+    assert sorted(whole.path.rglob("*")) == there
 
 
 @pytest.mark.parametrize("kind", ["cone", "growth", "switch"])
