@@ -187,6 +187,9 @@ def _plain(value: Any) -> Any:
 
 def _file_text(path: Path) -> str:
     try:
+        if path.is_dir():
+            rule = f"a space must be a preset or a YAML file, got the folder '{path}'"
+            raise BadInput(f"{rule}; presets: {', '.join(preset_names())}")
         if not path.is_file():
             near = get_close_matches(str(path), preset_names(), n=1)
             hint = f"did you mean '{near[0]}'? " if near else ""
