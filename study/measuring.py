@@ -1,10 +1,12 @@
 """What a plan will take: a few steps of each kind of network, timed here on made-up inputs of the right shape."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import pandas as pd
 import torch
 
+from study.labels import setting_labels, varying_axes
 from study.planner import Job
 from study.widths import cost_leaves
 from twophase.config import Setting, digest
@@ -86,12 +88,22 @@ def made_up(point: Setting) -> Dataset:
     return Dataset(train, labels[0], test, labels[1], source.num_classes)
 
 
+def _labels(points: Sequence[Setting]) -> list[str]:
+    """Name kinds of networks by what tells them apart; a model's width always belongs to its name."""
+    if not points:
+        return []
+    rows = pd.DataFrame([{**point.values(), "setting_key": point.key} for point in points])
+    telling = varying_axes(rows, list(cost_leaves(points[0])))
+    labels = setting_labels(rows, ["model", "width", *(axis for axis in telling if axis not in {"model", "width"})])
+    return [str(labels[point.key]) for point in points]
+
+
 def measured_lines(found: list[Measured]) -> list[str]:
     """Say what was measured, for `plan`."""
     lines = [
-        f"measured      {one.setting.model} of width {one.setting.width} on {one.setting.device}: "
+        f"measured      {label} on {one.setting.device}: "
         f"{1000 * one.seconds:.3g} ms a lane-step, {one.num_lanes} lanes together; {one.hours:.3g} hours"
-        for one in found
+        for one, label in zip(found, _labels([one.setting for one in found]), strict=True)
     ]
     for device, name in (("cuda", "GPU hours"), ("cpu", "processor hours")):
         hours = [one.hours for one in found if one.setting.device == device]

@@ -72,6 +72,17 @@ def test_the_command_tells_it_and_refuses_a_gpu_that_is_not_there(monkeypatch, c
     assert "--measure needs a GPU here for device 'cuda'" in capsys.readouterr().err
 
 
+def test_kinds_of_one_width_are_told_apart(capsys, tmp_path):
+    axes = {"norm_layer": ["batch", "none"], "lr": [0.1, 0.2]}
+    base = {"model": "cnn", "depth": 2, "width": 4, "num_steps": 10, "num_train": 64, "num_test": 20, "batch_size": 8}
+    space = {"name": "two", "base": base, "axes": axes, "chaos": {"fork_steps": [0], "train_sample": 32}}
+    (tmp_path / "two.yaml").write_text(json.dumps(space))
+    assert cli.main(["plan", str(tmp_path / "two.yaml"), "--root", str(tmp_path), "--measure"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("measured")]
+    named = sorted(line.removeprefix("measured").split(":")[0].strip() for line in lines)
+    assert named == ["cnn · width 4 · norm layer batch on cpu", "cnn · width 4 · norm layer none on cpu"]
+
+
 def test_slow_steps_are_timed_less_often(monkeypatch):
     clock = iter(range(0, 1000, 10))
     monkeypatch.setattr("twophase.width.time.perf_counter", lambda: next(clock))
