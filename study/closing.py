@@ -46,19 +46,32 @@ def _known_confinements(study: results.Study) -> pd.DataFrame:
 _UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
+def is_derived(study: results.Study) -> bool:
+    """Bring a study's derived tables up to date; tell whether that could be: not where nothing can be written."""
+    try:
+        derive(study)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        return False
+    return True
+
+
 @contextmanager
 def up_to_date(study: results.Study) -> Iterator[results.Study]:
     """A study with derived tables that follow from all its rows.
 
     Yields:
         The study; where nothing can be written to its folder, links to all that is there, in a scratch folder.
+
+    Raises:
+        PermissionError: Nothing can be written to a study that lies where there are no links.
     """
-    try:
+    if results.is_remote(study.path):
         derive(study)
-    except OSError as error:
-        if error.errno not in _UNWRITABLE:
-            raise
-    else:
+        yield study
+        return
+    if is_derived(study):
         yield study
         return
     with tempfile.TemporaryDirectory(prefix="twophase-") as scratch:

@@ -15,7 +15,7 @@ import search_spaces
 from study import comparing, driver, manifest, searching
 from study.advice import advice, advice_text, lines
 from study.analysis import select, transitions
-from study.closing import up_to_date, write_report
+from study.closing import is_derived, up_to_date, write_report
 from study.cluster import EnvironmentFault
 from study.columns import setting_columns
 from study.comparison_text import comparison_text
@@ -314,9 +314,8 @@ def status(arguments: argparse.Namespace) -> int:
 def report(arguments: argparse.Namespace) -> int:
     """Write the report and its figures."""
     study = _open(arguments)
-    with up_to_date(study) as current:
-        if current is not study:
-            raise EnvironmentFault(f"nothing can be written to {study.path}; report on a copy of the study")
+    if not is_derived(study):
+        raise EnvironmentFault(f"nothing can be written to {study.path}; report on a copy of the study")
     _print_written(study, write_report(study))
     return DONE
 

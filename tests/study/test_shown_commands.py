@@ -172,6 +172,7 @@ def test_python_shown_runs(page, folder, monkeypatch):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other people's packages, which a reader would see as well
             exec(compile(block, page, "exec"), names)
+    assert set(names) - {"__name__", "__builtins__"}, "all of it ran, and it made something"
 
 
 @pytest.mark.docs

@@ -11,7 +11,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from twophase.models.cnn import CNN
-from twophase.models.conv_stack import evaluated_stack, trained_stack, windows_of
+from twophase.models.conv_stack import evaluated_stack, trained_stack
+from twophase.models.examples_last import windows_of
 from twophase.models.layers import LaneBatchNorm
 
 LANES, CHANNELS, EPS = 3, 4, 1e-5

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from twophase.models.examples_last import NORM_EPS, padded, places
+from twophase.models.examples_last import NORM_EPS, padded, places, sum_of_products, windows_of
 from twophase.models.layers import LaneBatchNorm
 
 Phases = tuple[Float[Tensor, "_ _ _"], ...]
@@ -58,11 +58,6 @@ class Course:
         stride = self.strides[layer + 1]
         wide = windows_of(length, stride) + 2 * self.border
         return [like.new_empty(rows, wide, self.batch) for _ in range(stride)]
-
-
-def windows_of(length: int, stride: int) -> int:
-    """Windows of a 'same' convolution."""
-    return (length - 1) // stride + 1
 
 
 @cache
@@ -199,17 +194,7 @@ def _convolved(
     """A layer's convolution, and its weights by tap."""
     windows, by_tap = windows_of(length, course.strides[layer]), weight.movedim(3, 0).contiguous()
     seen = [course.seen(phases[phase], place, windows) for phase, place in course.places(layer)]
-    return _products(by_tap.unbind(0), seen).view(-1, windows, course.batch), by_tap
-
-
-def _products(factors: Sequence[Float[Tensor, "K O C"]], rows: Sequence[Tensor]) -> Float[Tensor, "K O N"]:
-    """The sum of products of matrices, lane by lane; rows may be shared by all."""
-    if len(rows[0]) < len(factors[0]):
-        rows = [row.expand(len(factors[0]), -1, -1) for row in rows]
-    total = torch.bmm(factors[0], rows[0])
-    for factor, row in zip(factors[1:], rows[1:], strict=True):
-        total.baddbmm_(factor, row)
-    return total
+    return sum_of_products(by_tap.unbind(0), seen).view(-1, windows, course.batch), by_tap
 
 
 def _weight_gradient(
@@ -237,7 +222,7 @@ def _input_gradients(
             if at == phase
         ]
         if seen_by:
-            found.append(_products([factor for factor, _ in seen_by], [rows for _, rows in seen_by]))
+            found.append(sum_of_products([factor for factor, _ in seen_by], [rows for _, rows in seen_by]))
         else:
             found.append(y_grad.new_zeros(by_tap.shape[1], by_tap.shape[3], positions * course.batch))
     return tuple(found)

@@ -6,7 +6,7 @@ matrices per lane, of rows as they lie, and no lane's arithmetic depends on wher
 Backward passes here are not differentiable again, nor do they know forward mode: for training by gradients alone.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -41,13 +41,13 @@ class _Convolution(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
         num_lanes, channels_out, _, taps = weight.shape
         length, batch = x.shape[2:]
-        windows = (length - 1) // stride + 1
+        windows = windows_of(length, stride)
         by_tap = weight.movedim(3, 0).contiguous()
         phases = [padded(x[:, :, phase::stride], windows, taps // 2) for phase in range(stride)]
         ctx.stride, ctx.length = stride, length
         ctx.save_for_backward(by_tap, *phases)
-        seen = (_shifted(phases[phase], taps // 2 + shift, windows) for phase, shift in places(taps, stride))
-        return _sum_of_products(by_tap.unbind(0), seen).view(num_lanes, channels_out, windows, batch)
+        seen = [_shifted(phases[phase], taps // 2 + shift, windows) for phase, shift in places(taps, stride)]
+        return sum_of_products(by_tap.unbind(0), seen).view(num_lanes, channels_out, windows, batch)
 
     @staticmethod
     @once_differentiable
@@ -76,8 +76,8 @@ def _input_gradient(
     def gathered(phase: int) -> Tensor:
         positions = len(range(phase, length, stride))
         seen_by = [(by_tap[tap].mT, shift) for tap, (at, shift) in enumerate(seen) if at == phase]
-        rows = (_shifted(rows_around, border - shift, positions) for _, shift in seen_by)
-        return _sum_of_products([factor for factor, _ in seen_by], rows).view(num_lanes, channels_in, positions, batch)
+        rows = [_shifted(rows_around, border - shift, positions) for _, shift in seen_by]
+        return sum_of_products([factor for factor, _ in seen_by], rows).view(num_lanes, channels_in, positions, batch)
 
     if stride == 1:
         return gathered(0)
@@ -107,12 +107,19 @@ def _shifted(padded: Float[Tensor, "K C P B"], start: int, count: int) -> Float[
     return padded.narrow(2, start, count).flatten(2)
 
 
-def _sum_of_products(factors: Sequence[Float[Tensor, "K O C"]], rows: Iterable[Tensor]) -> Float[Tensor, "K O N"]:
-    first, *rest = ((factor, row.expand(len(factor), -1, -1)) for factor, row in zip(factors, rows, strict=True))
-    total = torch.bmm(*first)
-    for factor, row in rest:
+def sum_of_products(factors: Sequence[Float[Tensor, "K O C"]], rows: Sequence[Tensor]) -> Float[Tensor, "K O N"]:
+    """Multiply matrices lane by lane, and add up; rows may be shared by all lanes."""
+    if len(rows[0]) < len(factors[0]):
+        rows = [row.expand(len(factors[0]), -1, -1) for row in rows]
+    total = torch.bmm(factors[0], rows[0])
+    for factor, row in zip(factors[1:], rows[1:], strict=True):
         total.baddbmm_(factor, row)
     return total
+
+
+def windows_of(length: int, stride: int) -> int:
+    """Windows of a 'same' convolution."""
+    return (length - 1) // stride + 1
 
 
 def normalise(
