@@ -261,7 +261,7 @@ def test_memory_is_bounded(monkeypatch):
 
 
 @pytest.mark.parametrize("form", [add_unfolded, add_pairwise])
-@pytest.mark.parametrize(("positions", "groups"), [(1, 1), (3, 1), (1, 2), (3, 2)])
+@pytest.mark.parametrize(("positions", "groups"), [(1, 1), (3, 1), (30, 1), (1, 2), (3, 2), (30, 2)])
 def test_both_forms_are_the_sum_that_they_stand_for(form, positions, groups):
     generator = torch.Generator().manual_seed(0)
     sizes = Sizes(groups, 3, 4, positions, has_weight=True, has_bias=True)

@@ -16,12 +16,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-TILE_ROWS = 128
-"""Rows of a strip of the kernel; the upper triangle is left out strip by strip."""
+TILE_ROWS = 64
+"""Rows of a strip of the kernel, half as many where there are no more; the upper triangle is left out strip by strip.
+"""
+
+SQUARE_ROWS = 256
+"""Rows and columns of entries that are multiplied one by one at a time."""
 
 TILE_COLUMNS = 1 << 14
 """Columns of one product in the gradients' precision; sums of products are in float64. A sum of all columns at once, in
 float32, was wrong by 8e-5 for a ResNet-20."""
+
+COMPILED, CALLED = 12, 256
+"""Measured, in multiplications of a large product of matrices, of which half are formed: one that `pairs` takes, and
+what an element costs more whose small products are called one by one, written, and read."""
+
+WIDE = 64
+"""Inputs that `pairs` takes along its last axis: what a core's cache holds."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +74,14 @@ class Factor:
         return Factor(self.x[start:stop], self.gamma[start:stop])
 
 
-def is_pairwise_cheaper(sizes: Sizes, num_inputs: int, num_rows: int) -> bool:
+def is_pairwise_cheaper(sizes: Sizes, num_inputs: int, num_rows: int, *, is_compiled: bool) -> bool:
     """Compare multiplications of both forms for one layer and all pairs of inputs.
 
     Args:
         sizes: Of the layer.
         num_inputs: Inputs of the kernel.
         num_rows: Rows per input.
+        is_compiled: Whether `pairs` may be used.
     """
     rows, positions = num_inputs * num_rows, sizes.positions
     # Of products of all rows with all rows only half are formed, of gradients all.
@@ -78,9 +90,13 @@ def is_pairwise_cheaper(sizes: Sizes, num_inputs: int, num_rows: int) -> bool:
     if positions == 1:
         # Entries are written, multiplied and added at the memory's pace.
         return rows**2 * sizes.groups * (sizes.outputs + 40) + shared < unfolded
-    # Many small products, whose results are written and read: measured, an element costs some 256 multiplications more.
-    each = 2 * (positions + num_rows) + 256
+    is_compiled &= _is_compiled_cheaper(positions, num_rows)
+    each = COMPILED * (positions + num_rows) if is_compiled else 2 * (positions + num_rows) + CALLED
     return rows * num_inputs * sizes.output_elements * each + shared < unfolded
+
+
+def _is_compiled_cheaper(positions: int, num_rows: int) -> bool:
+    return (COMPILED - 2) * (positions + num_rows) <= CALLED
 
 
 def unfolded(x: Tensor, gamma: Tensor, sizes: Sizes) -> Tensor:
@@ -134,8 +150,9 @@ def add_products(kernel: Tensor, left: Tensor, right: Tensor) -> None:
         left: Features, [rows, columns].
         right: Features of the same columns; `left` itself for a block on the diagonal.
     """
-    for start in range(0, len(left), TILE_ROWS):
-        stop = min(start + TILE_ROWS, len(left))
+    tile = TILE_ROWS if len(left) > TILE_ROWS else TILE_ROWS // 2
+    for start in range(0, len(left), tile):
+        stop = min(start + tile, len(left))
         end = stop if right is left else len(right)
         for column in range(0, left.shape[1], TILE_COLUMNS):
             some = slice(column, column + TILE_COLUMNS)
@@ -176,12 +193,15 @@ def add_pairwise(kernel: Tensor, left: Factor, right: Factor, sizes: Sizes, work
         sizes: Of the layer.
         workspace: Bytes for products.
     """
-    if sizes.positions > 1:
+    rows, positions = left.gamma.shape[1], sizes.positions
+    if positions > 1 and may_compile(kernel.device) and _is_compiled_cheaper(positions, rows):
+        _add_compiled(kernel, left, right, sizes, workspace)
+        return
+    if positions > 1:
         _add_by_positions(kernel, left, right, sizes)
         return
-    rows = left.gamma.shape[1]
     size = max(1, int((workspace / (sizes.groups * rows**2 * left.gamma.element_size())) ** 0.5))
-    size = min(size, max(1, 2 * TILE_ROWS // rows))
+    size = min(size, max(1, SQUARE_ROWS // rows))
     num, others = len(left.gamma), len(right.gamma)
     for start in range(0, num, size):
         stop = min(start + size, num)
@@ -216,6 +236,32 @@ def _add_by_positions(kernel: Tensor, left: Factor, right: Factor, sizes: Sizes)
             moved = gamma @ shared.unsqueeze(1)
         block = moved.view(num * rows, -1) @ right.gamma[m].view(rows, -1).T
         kernel[first * rows :, m * rows : (m + 1) * rows] += block
+
+
+def _add_compiled(kernel: Tensor, left: Factor, right: Factor, sizes: Sizes, workspace: int) -> None:
+    """Some inputs with some others at a time: Σ_gots γ_nrgot γ_mqgos ⟨x_ngt, x_mgs⟩."""
+    from twophase.kernels.pairs import add_pairs  # noqa: PLC0415 - see twophase.compiled
+
+    _, rows, groups, outputs, positions = left.gamma.shape
+    per_other = positions * left.gamma.element_size()
+    wide = max(1, min(WIDE, workspace // (2 * rows * outputs * per_other)))
+    high = max(1, workspace // (2 * wide * positions * per_other))
+    for first in range(0, len(right.gamma), wide):
+        others = right.part(first, first + wide)
+        for begin in range(first if right is left else 0, len(left.gamma), high):
+            some = left.part(begin, begin + high)
+            block = kernel[begin * rows : (begin + high) * rows, first * rows : (first + wide) * rows].numpy()
+            ahead = begin - first + 1 if right is left else len(others.gamma)
+            for g in range(groups):
+                shared = _features_shared(some.x[:, g : g + 1], others.x[:, g : g + 1], sizes).to(left.gamma.dtype)
+                shared = shared.view(len(some.x), positions, len(others.x), positions).permute(0, 3, 1, 2).contiguous()
+                seen_by = others.gamma[:, :, g].permute(1, 2, 3, 0).contiguous()
+                add_pairs(block, shared.numpy(), some.gamma[:, :, g].numpy(), seen_by.numpy(), ahead)
+
+
+def may_compile(device: torch.device) -> bool:
+    """Whether compiled loops reach what lies on a device."""
+    return device.type == "cpu"
 
 
 def _features_shared(x: Tensor, other: Tensor, sizes: Sizes) -> Tensor:

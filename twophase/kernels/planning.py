@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from twophase.errors import BadInput
-from twophase.kernels.blocks import Sizes, is_pairwise_cheaper
+from twophase.kernels.blocks import Sizes, is_pairwise_cheaper, may_compile
 from twophase.kernels.recording import Call, Readings, Record, Runs, record
 from twophase.kernels.rules import Reading, read
 
@@ -187,10 +187,8 @@ def _layer(
     x = reading.features(call.x)
     _, groups, outputs, positions = reading.outputs(torch.empty(call.output_shape, device="meta")).shape
     sizes = Sizes(groups, outputs, x.shape[2], positions, reading.has_weight, reading.has_bias)
-    if is_summed:
-        is_pairwise = is_pairwise_cheaper(replace(sizes, outputs=num_rows * outputs), num_inputs, 1)
-    else:
-        is_pairwise = is_pairwise_cheaper(sizes, num_inputs, num_rows)
+    paired, pair_rows = (replace(sizes, outputs=num_rows * outputs), 1) if is_summed else (sizes, num_rows)
+    is_pairwise = is_pairwise_cheaper(paired, num_inputs, pair_rows, is_compiled=may_compile(call.x.device))
     has_indices = not x.is_floating_point()
     is_pairwise |= has_indices
     factors = num_rows * sizes.output_elements + sizes.input_elements

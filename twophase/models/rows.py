@@ -6,34 +6,21 @@ those passes took twice as long as the products of matrices between them. No row
 others it stands.
 """
 
-from collections.abc import Callable
-from typing import Any, no_type_check
+from typing import no_type_check
 
-import numba
 import numpy as np
 
-FREEDOMS = {"contract", "nsz", "reassoc"}
-"""Sums may be taken in any order, the same for every row; NaN and infinity stay what they are."""
+from twophase.compiled import compiled
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile at the first call, and keep that for other processes where there is a place for it."""
-    options: dict[str, Any] = {"fastmath": FREEDOMS, "error_model": "numpy", "nogil": True}
-    try:
-        kernel: Callable[..., Any] = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither beside this file nor in the user's cache folder can anything be written
-        kernel = numba.njit(**options)(function)
-    return kernel
-
-
-@_compiled
+@compiled
 @no_type_check
 def _border(length, outs):
     """Zeros before the first of the windows that see so many positions, and as many behind the last."""
     return (outs[0].shape[1] - ((length - 1) // len(outs) + 1)) // 2
 
 
-@_compiled
+@compiled
 @no_type_check
 def _write(row, mean, factor, offset, outs, number):
     """ReLU of (row − mean) · factor + offset into every `len(outs)`-th position of each output, zeros around."""
@@ -54,7 +41,7 @@ def _write(row, mean, factor, offset, outs, number):
                 there[i] = zero if value <= zero else value
 
 
-@_compiled
+@compiled
 @no_type_check
 def rectify(y, offset, outs):
     """ReLU of y plus an offset per row.
@@ -70,7 +57,7 @@ def rectify(y, offset, outs):
         _write(y[number], zero, one, offset[number], outs, number)
 
 
-@_compiled
+@compiled
 @no_type_check
 def normalise_and_rectify(y, weight, bias, eps, outs, moments):
     """ReLU of rows normalised by their own mean and variance (Ioffe & Szegedy 2015).
@@ -103,7 +90,7 @@ def normalise_and_rectify(y, weight, bias, eps, outs, moments):
         _write(y[number], mean, weight[number] * inverse_deviation, bias[number], outs, number)
 
 
-@_compiled
+@compiled
 @no_type_check
 def follow(running_mean, running_var, moments, momentum, count):
     """Take a batch's moments into running statistics.
@@ -123,7 +110,7 @@ def follow(running_mean, running_var, moments, momentum, count):
         running_var[number] = old * running_var[number] + unbiased * moments[1, number]
 
 
-@_compiled
+@compiled
 @no_type_check
 def backward(grads, outs, y, weight, moments, y_grad, by_row):
     """Gradients of `normalise_and_rectify`.

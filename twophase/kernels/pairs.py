@@ -1,0 +1,64 @@
+"""The pairwise form of a layer's block where there are few positions, compiled.
+
+Letters as in `blocks`, and S the positions of the second input. Input after input is held against all others at a time,
+along whose axis, the last, the processor works: products of matrices of so few positions took longer to call than to
+compute.
+"""
+
+from typing import no_type_check
+
+import numpy as np
+
+from twophase.compiled import compiled
+
+VECTOR = 16
+"""Inputs that a processor takes at once, at the most; a last vector begun is finished, as its rest costs more alone."""
+
+
+@compiled
+@no_type_check
+def _add_block(rows, block, last):
+    """Add [R, R, m] to [R, m·R]."""
+    for r in range(len(block)):
+        out = rows[r]
+        for m in range(last):
+            for q in range(len(block)):
+                out[m * len(block) + q] += block[r, q, m]
+
+
+@compiled
+@no_type_check
+def add_pairs(kernel, shared, left, right, ahead):
+    """Add Σ_ots γ_not γ_mos shared_nst to the rows of n and the columns of m.
+
+    Args:
+        kernel: [n·R, m·R], changed in place.
+        shared: Σ_k x_nkt x_mks, [n, S, T, m].
+        left: γ of the n inputs, [n, R, O, T].
+        right: γ of the m inputs, [R, O, S, m].
+        ahead: The first of n takes so many of m, each after it one more; what lies beyond, of nobody's interest, may
+            be added or not. As many as m for all of all.
+    """
+    num, rows, outputs, positions = left.shape
+    others, many = right.shape[2], right.shape[3]
+    zero = left.dtype.type(0)
+    block = np.empty((rows, rows, many), left.dtype)
+    moved = np.empty(many, left.dtype)
+    for n in range(num):
+        last = min(many, (ahead + n + VECTOR - 1) // VECTOR * VECTOR)
+        for r in range(rows):
+            block[r, :, :last] = zero
+            for o in range(outputs):
+                for s in range(others):
+                    factor, row = left[n, r, o, 0], shared[n, s, 0]
+                    for m in range(last):
+                        moved[m] = factor * row[m]
+                    for t in range(1, positions):
+                        factor, row = left[n, r, o, t], shared[n, s, t]
+                        for m in range(last):
+                            moved[m] += factor * row[m]
+                    for q in range(rows):
+                        to, by = block[r, q], right[q, o, s]
+                        for m in range(last):
+                            to[m] += moved[m] * by[m]
+        _add_block(kernel[n * rows : (n + 1) * rows], block, last)
