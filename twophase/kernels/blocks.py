@@ -27,9 +27,9 @@ TILE_COLUMNS = 1 << 14
 """Columns of one product in the gradients' precision; sums of products are in float64. A sum of all columns at once, in
 float32, was wrong by 8e-5 for a ResNet-20."""
 
-COMPILED, CALLED = 12, 256
-"""Measured, in multiplications of a large product of matrices, of which half are formed: one that `pairs` takes, and
-what an element costs more whose small products are called one by one, written, and read."""
+COMPILED, CALLED, FEW_POSITIONS = 6, 256, 12
+"""Measured, in multiplications of a large product of matrices: one that `pairs` takes; and what an element costs more
+whose small products are called one by one, written, and read. With more positions than these they are large enough."""
 
 WIDE = 64
 """Inputs that `pairs` takes along its last axis: what a core's cache holds."""
@@ -96,7 +96,7 @@ def is_pairwise_cheaper(sizes: Sizes, num_inputs: int, num_rows: int, *, is_comp
 
 
 def _is_compiled_cheaper(positions: int, num_rows: int) -> bool:
-    return (COMPILED - 2) * (positions + num_rows) <= CALLED
+    return positions <= FEW_POSITIONS and (COMPILED - 2) * (positions + num_rows) <= CALLED
 
 
 def unfolded(x: Tensor, gamma: Tensor, sizes: Sizes) -> Tensor:
