@@ -260,6 +260,48 @@ def test_memory_is_bounded(monkeypatch):
         assert max(held) * 8 <= budget // 2
 
 
+CONVOLUTIONS = {
+    "1d": (nn.Conv1d, (30,), {}),
+    "2d": (nn.Conv2d, (7, 6), {"bias": False}),
+    "3d": (nn.Conv3d, (4, 5, 3), {}),
+    "groups": (nn.Conv2d, (7, 6), {"groups": 2}),
+    "stride, dilation": (nn.Conv2d, (9, 8), {"stride": (2, 1), "dilation": (1, 2), "padding": (0, 2)}),
+    "same": (nn.Conv2d, (6, 5), {"kernel_size": (3, 2), "padding": "same"}),
+    "reflect": (nn.Conv2d, (6, 5), {"padding_mode": "reflect"}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_convolution_s_own_backward_pass_gives_what_patches_give(name, rows):
+    build, shape, options = CONVOLUTIONS[name]
+    layer = build(4, 6, **{"kernel_size": 3, "padding": 1, **options}).double()
+    x = torch.randn(5, 4, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    reading = RULES[build](layer)
+    features, outputs = reading.features(x), reading.outputs(layer(x))
+    gamma = torch.randn(5, rows, *outputs.shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    expected = torch.einsum("nrgot,ngkt->nrgok", gamma, features).flatten(2)
+    assert_same(reading.weight_gradients(x, gamma), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"groups": 2, "stride": (2, 1)}, {"padding_mode": "circular", "bias": False}])
+def test_large_convolutions_go_through_their_own_backward_pass(options):
+    channels = 8 * options.get("groups", 1)
+
+    def build():
+        convolution = nn.Conv2d(channels, 4, 3, padding=1, **options)
+        return nn.Sequential(convolution, nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2))
+
+    inputs = torch.randn(NUM, channels, 10, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    module = seeded(build)
+    assert planned(module, inputs).layers[0].weight_gradients is not None
+    for kind, expected in by_hand(module, inputs, torch.zeros(NUM, dtype=torch.int64)).items():
+        for budget in (10_000, 1 << 30):
+            found = entk(module, inputs, kind, labels=torch.zeros(NUM, dtype=torch.int64), memory_bytes=budget)
+            assert_same(found, expected)
+
+
 @pytest.mark.parametrize("form", [add_unfolded, add_pairwise])
 @pytest.mark.parametrize(("positions", "groups"), [(1, 1), (3, 1), (30, 1), (1, 2), (3, 2), (30, 2)])
 def test_both_forms_are_the_sum_that_they_stand_for(form, positions, groups):

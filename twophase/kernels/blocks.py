@@ -28,11 +28,15 @@ TILE_COLUMNS = 1 << 14
 float32, was wrong by 8e-5 for a ResNet-20."""
 
 COMPILED, CALLED, FEW_POSITIONS = 6, 256, 12
-"""Measured, in multiplications of a large product of matrices: one that `pairs` takes; and what an element costs more
+"""Measured, in multiplications of a large product of matrices: one that `loops` takes; and what an element costs more
 whose small products are called one by one, written, and read. With more positions than these they are large enough."""
 
+MANY_POSITIONS, MANY_CHANNELS, WINDOW = 64, 8, 9
+"""Measured: from so many positions, channels and elements of a window on, a convolution's own backward pass is quicker
+than laying out what lies under its window."""
+
 WIDE = 64
-"""Inputs that `pairs` takes along its last axis: what a core's cache holds."""
+"""Inputs that `loops` takes along its last axis: what a core's cache holds."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class Sizes:
     def num_parameters(self) -> int:
         """Elements of W and b, as far as they are differentiated."""
         return self.groups * self.outputs * (self.features * self.has_weight + self.has_bias)
+
+    @property
+    def is_channelwise(self) -> bool:
+        """Whether groups have one feature and one output each, as a normalisation's channels."""
+        return self.outputs == self.features == 1
 
     @property
     def input_elements(self) -> int:
@@ -81,7 +90,7 @@ def is_pairwise_cheaper(sizes: Sizes, num_inputs: int, num_rows: int, *, is_comp
         sizes: Of the layer.
         num_inputs: Inputs of the kernel.
         num_rows: Rows per input.
-        is_compiled: Whether `pairs` may be used.
+        is_compiled: Whether `loops` may be used.
     """
     rows, positions = num_inputs * num_rows, sizes.positions
     # Of products of all rows with all rows only half are formed, of gradients all.
@@ -99,6 +108,18 @@ def _is_compiled_cheaper(positions: int, num_rows: int) -> bool:
     return positions <= FEW_POSITIONS and (COMPILED - 2) * (positions + num_rows) <= CALLED
 
 
+def is_convolved_faster(sizes: Sizes, channels: int) -> bool:
+    """Whether a convolution's own backward pass gives gradients of its weights faster than patches do: measured.
+
+    Args:
+        sizes: Of the layer.
+        channels: Of its input.
+    """
+    per_group = channels // sizes.groups
+    is_large = sizes.positions >= MANY_POSITIONS and per_group >= MANY_CHANNELS
+    return sizes.has_weight and is_large and sizes.features >= WINDOW * per_group
+
+
 def unfolded(x: Tensor, gamma: Tensor, sizes: Sizes) -> Tensor:
     """Every input's own gradients of the layer's parameters.
 
@@ -112,7 +133,7 @@ def unfolded(x: Tensor, gamma: Tensor, sizes: Sizes) -> Tensor:
     """
     num, rows, groups, outputs, positions = gamma.shape
     parts = []
-    if sizes.has_weight and outputs == 1 and sizes.features == 1:
+    if sizes.has_weight and sizes.is_channelwise:
         parts.append((gamma[:, :, :, 0] * x[:, None, :, 0]).sum(-1))
     elif sizes.has_weight:
         left = gamma.transpose(1, 2).reshape(num * groups, rows * outputs, positions)
@@ -132,6 +153,12 @@ def write_unfolded(features: Tensor, x: Tensor, gamma: Tensor, sizes: Sizes) -> 
         gamma: [n, R, G, O, T].
         sizes: Of the layer.
     """
+    if sizes.is_channelwise and may_compile(gamma.device):
+        from twophase.kernels.loops import write_channelwise  # noqa: PLC0415 - see twophase.compiled
+
+        rows = (x[:, :, 0].contiguous(), gamma[:, :, :, 0].contiguous())
+        write_channelwise(features.numpy(), *(side.numpy() for side in rows), sizes.has_weight, sizes.has_bias)
+        return
     if gamma.shape[1] != 1 or sizes.groups != 1 or not sizes.has_weight:
         features.copy_(unfolded(x, gamma, sizes))
         return
@@ -140,6 +167,21 @@ def write_unfolded(features: Tensor, x: Tensor, gamma: Tensor, sizes: Sizes) -> 
     torch.bmm(gamma[:, 0, 0], x[:, 0].mT, out=weights)
     if sizes.has_bias:
         features[:, 0, num_weights:] = gamma[:, 0, 0].sum(-1)
+
+
+def write_parts(features: Tensor, weights: Tensor, gamma: Tensor, sizes: Sizes) -> None:
+    """Write every input's own gradients of a layer whose weights' are at hand.
+
+    Args:
+        features: [n, R, parameters], changed in place.
+        weights: Gradients of the weights, [n, R, weights].
+        gamma: [n, R, G, O, T].
+        sizes: Of the layer.
+    """
+    num_weights = weights.shape[2]
+    features[:, :, :num_weights] = weights
+    if sizes.has_bias:
+        features[:, :, num_weights:] = gamma.sum(-1).flatten(2)
 
 
 def add_products(kernel: Tensor, left: Tensor, right: Tensor) -> None:
@@ -240,7 +282,7 @@ def _add_by_positions(kernel: Tensor, left: Factor, right: Factor, sizes: Sizes)
 
 def _add_compiled(kernel: Tensor, left: Factor, right: Factor, sizes: Sizes, workspace: int) -> None:
     """Some inputs with some others at a time: Σ_gots γ_nrgot γ_mqgos ⟨x_ngt, x_mgs⟩."""
-    from twophase.kernels.pairs import add_pairs  # noqa: PLC0415 - see twophase.compiled
+    from twophase.kernels.loops import add_pairs  # noqa: PLC0415 - see twophase.compiled
 
     _, rows, groups, outputs, positions = left.gamma.shape
     per_other = positions * left.gamma.element_size()

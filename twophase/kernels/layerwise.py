@@ -6,6 +6,7 @@ layers, and no further down. A layer keeps its inputs' own gradients where these
 is made of, else what they follow from.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,15 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from twophase.kernels import generic
-from twophase.kernels.blocks import TILE_ROWS, Factor, add_pairwise, add_products, add_unfolded, write_unfolded
+from twophase.kernels.blocks import (
+    TILE_ROWS,
+    Factor,
+    add_pairwise,
+    add_products,
+    add_unfolded,
+    write_parts,
+    write_unfolded,
+)
 from twophase.kernels.planning import Budget, Layer, Lone, Plan, make_plan
 from twophase.kernels.recording import Record, Runs
 
@@ -196,61 +205,88 @@ class _Assembly:
     def _keep_layers(self, group: Group, part: slice, features: Tensor, kept: Kept, here: slice) -> None:
         """Take gradients at the outputs of the group's layers for one part of the inputs."""
         found = self._record(part)
-        gammas = self._output_gradients(found, group.layers, self._readout[part])
-        column = 0
-        for layer in group.layers:
-            first, column = column, column + layer.columns
-            gamma = gammas.pop(layer, None)
-            if gamma is None:
-                features[:, :, first:column] = 0
-                if layer in kept.factors:
-                    kept.factors[layer].gamma[here] = kept.factors[layer].x[here] = 0
-            elif layer.is_kept_unfolded:
-                self._unfold(layer, found.calls[layer.module].x, gamma, features[:, :, first:column])
-            else:
-                factor = kept.factors[layer]
-                factor.x[here] = layer.reading.features(found.calls[layer.module].x)
-                is_moved = self._is_summed  # rows count as outputs then
-                factor.gamma[here] = gamma.transpose(1, 2).flatten(2, 3).unsqueeze(1) if is_moved else gamma
+        ends = list(itertools.accumulate(layer.columns for layer in group.layers))
+        own = {layer: features[..., end - layer.columns : end] for layer, end in zip(group.layers, ends, strict=True)}
+        seen: dict[Layer, Tensor] = {}
+        unreached = dict.fromkeys(group.layers)
+        for rows, gammas in self._output_gradients(found, group.layers, self._readout[part]):
+            for layer, gamma in gammas.items():
+                unreached.pop(layer, None)
+                x = found.calls[layer.module].x
+                if layer.is_kept_unfolded:
+                    self._unfold(layer, x, gamma, own[layer][:, rows], seen)
+                else:
+                    self._keep_factor(kept.factors[layer], here, layer, x, gamma, rows)
+        for layer in unreached:
+            own[layer].zero_()
+            if layer in kept.factors:
+                kept.factors[layer].gamma[here] = kept.factors[layer].x[here] = 0
 
-    def _unfold(self, layer: Layer, x: Tensor, gamma: Tensor, features: Tensor) -> None:
-        """Write every input's own gradients of a layer, some inputs at a time."""
-        step = CACHE_BYTES // max(1, layer.sizes.input_elements * self._budget.item)
-        for few in _slices(slice(0, len(features)), step):
-            write_unfolded(features[few], layer.reading.features(x[few]).to(gamma.dtype), gamma[few], layer.sizes)
+    def _unfold(self, layer: Layer, x: Tensor, gamma: Tensor, features: Tensor, seen: dict[Layer, Tensor]) -> None:
+        """Write every input's own gradients of a layer for some rows, some inputs at a time where patches are made."""
+        read, sizes = layer.reading.features, layer.sizes
+        if layer.weight_gradients is not None:
+            write_parts(features, layer.weight_gradients(x.to(gamma.dtype), gamma), gamma, sizes)
+        elif sizes.is_channelwise:
+            if layer not in seen:
+                seen[layer] = read(x).to(gamma.dtype)
+            write_unfolded(features, seen[layer], gamma, sizes)
+        else:
+            step = CACHE_BYTES // max(1, sizes.input_elements * self._budget.item)
+            for few in _slices(slice(0, len(features)), step):
+                write_unfolded(features[few], read(x[few]).to(gamma.dtype), gamma[few], sizes)
 
-    def _output_gradients(self, found: Record, layers: Sequence[Layer], readout_NRC: Tensor) -> dict[Layer, Tensor]:
-        """One backward pass per row: gradients at layers' outputs, [n, R, G, O, T], where there are any."""
+    def _keep_factor(self, factor: Factor, here: slice, layer: Layer, x: Tensor, gamma: Tensor, rows: slice) -> None:
+        """Write what a layer's block is made of, for some inputs and rows."""
+        if rows.start == 0:
+            factor.x[here] = layer.reading.features(x)
+        kept = factor.gamma[here]
+        if self._is_summed:  # rows count as outputs then
+            by_row = kept.view(len(kept), layer.sizes.groups, self._num_rows, layer.sizes.outputs, -1)
+            by_row[:, :, rows] = gamma.transpose(1, 2)
+        else:
+            kept[:, rows] = gamma
+
+    def _output_gradients(
+        self, found: Record, layers: Sequence[Layer], readout_NRC: Tensor
+    ) -> Iterator[tuple[slice, dict[Layer, Tensor]]]:
+        """One backward pass per row: some rows' gradients at layers' outputs, [n, r, G, O, T], where there are any."""
         num, rows = readout_NRC.shape[:2]
         called = [layer for layer in layers if layer.module in found.calls]
         edges = [found.calls[layer.module].edge for layer in called]
         if not edges:
-            return {}
+            return
         weights = readout_NRC.to(found.logits.dtype).transpose(0, 1)
         per_row = num * sum(layer.sizes.output_elements for layer in called) * self._budget.item
         is_small = rows > 1 and per_row <= SMALL_BYTES
         if is_small and (at_once := _all_at_once(found.logits, edges, weights)) is not None:
-            return {
-                layer: torch.stack([self._gamma(layer, row, num) for row in of_rows], 1)
-                for layer, of_rows in zip(called, at_once, strict=True)
-                if of_rows is not None
-            }
-        gammas: dict[Layer, Tensor] = {}
+            yield (
+                slice(0, rows),
+                {
+                    layer: torch.stack([self._gamma(layer, row, num) for row in of_rows], 1)
+                    for layer, of_rows in zip(called, at_once, strict=True)
+                    if of_rows is not None
+                },
+            )
+            return
+        together: dict[Layer, Tensor] = {}
         for number in range(rows):
             gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
                 found.logits, edges, weights[number], retain_graph=True, allow_unused=True
             )
+            by_row: dict[Layer, Tensor] = {}
             for layer, gradient in zip(called, gradients, strict=True):
                 if gradient is None:  # whatever the row: the logits don't depend on it
                     continue
                 gamma = self._gamma(layer, gradient, num)
-                if rows == 1:
-                    gammas[layer] = gamma.unsqueeze(1)
+                if rows == 1 or layer.is_kept_by_row:
+                    by_row[layer] = gamma.unsqueeze(1)
                     continue
-                if layer not in gammas:
-                    gammas[layer] = self._buffer(layer, num, gamma)
-                gammas[layer][:, number] = gamma
-        return gammas
+                if layer not in together:
+                    together[layer] = self._buffer(layer, num, gamma)
+                together[layer][:, number] = gamma
+            yield slice(number, number + 1), by_row
+        yield slice(0, rows), together
 
     def _gamma(self, layer: Layer, gradient: Tensor, num: int) -> Tensor:
         """Gradient at a layer's output, as its equation has it: [n, G, O, T]."""

@@ -1,13 +1,13 @@
 """What a module is made of, as its kernel sees it: layers with a rule, and single parameters without."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from twophase.errors import BadInput
-from twophase.kernels.blocks import Sizes, is_pairwise_cheaper, may_compile
+from twophase.kernels.blocks import Sizes, is_convolved_faster, is_pairwise_cheaper, may_compile
 from twophase.kernels.recording import Call, Readings, Record, Runs, record
 from twophase.kernels.rules import Reading, read
 
@@ -59,6 +59,7 @@ class Layer:
         is_pairwise: The form of its block.
         is_kept_unfolded: Whether its inputs' own gradients are what is kept of it.
         has_indices: Whether whole numbers stand for its features.
+        weight_gradients: The rule's own way to these gradients, where it is quicker than by features.
     """
 
     module: nn.Module
@@ -68,6 +69,12 @@ class Layer:
     is_pairwise: bool
     is_kept_unfolded: bool
     has_indices: bool
+    weight_gradients: Callable[[Tensor, Tensor], Tensor] | None
+
+    @property
+    def is_kept_by_row(self) -> bool:
+        """Whether it is as cheap to keep one row after the other as all at once."""
+        return not self.is_kept_unfolded or self.sizes.is_channelwise
 
     def elements(self, num_rows: int) -> int:
         """Elements kept per input of so many rows."""
@@ -116,8 +123,9 @@ class Plan:
     def rows_at_once(self, num_inputs: int, num_rows: int, budget: Budget) -> int:
         """Rows of a kernel that is summed over them that fit at a time, at the least one."""
         pieces: tuple[Layer | Lone, ...] = (*self.layers, *self.lone)
-        per_row = num_inputs * budget.item * sum(piece.elements(1) for piece in pieces)
-        return max(1, min(num_rows, budget.kept // max(1, per_row)))
+        one, two = (sum(piece.elements(number) for piece in pieces) for number in (1, 2))
+        beyond_one = budget.kept // max(1, num_inputs * budget.item) - one
+        return max(1, min(num_rows, 1 + beyond_one // max(1, two - one)))
 
 
 def make_plan(
@@ -194,7 +202,9 @@ def _layer(
     factors = num_rows * sizes.output_elements + sizes.input_elements
     columns = num_rows * sizes.num_parameters
     is_kept_unfolded = not is_pairwise and (columns <= factors or num_inputs * columns <= few)
-    return Layer(layer, reading, sizes, call.shapes, is_pairwise, is_kept_unfolded, has_indices)
+    is_convolved = is_kept_unfolded and is_convolved_faster(sizes, call.x.shape[1])
+    own = reading.weight_gradients if is_convolved else None
+    return Layer(layer, reading, sizes, call.shapes, is_pairwise, is_kept_unfolded, has_indices, own)
 
 
 def _alone(module: nn.Module, example: Tensor, readings: Readings) -> tuple[Record, int]:

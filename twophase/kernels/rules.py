@@ -39,6 +39,8 @@ class Reading:
         has_bias: Whether b is.
         dims: Numbers of axes, batch included, that an input may have.
         batch_first: (input or output, n) -> the same with the n inputs along its first axis.
+        weight_gradients: Where there is a quicker way than by features: (input, γ) -> Σ_t γ_nrgot x_ngkt,
+            [n, R, G·O·K].
     """
 
     features: Move
@@ -47,6 +49,7 @@ class Reading:
     has_bias: bool
     dims: range
     batch_first: Callable[[Tensor, int], Tensor] = _as_it_is
+    weight_gradients: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 Rule = Callable[[Any], Reading | None]
@@ -132,6 +135,48 @@ def patches(
     return view.reshape(num, groups, -1, torch.Size(counts).numel())
 
 
+def convolved(
+    x: Tensor,
+    gamma: Tensor,
+    window: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    padding: tuple[int, ...],
+) -> Tensor:
+    """Every input's own gradients of a convolution's weights: those of one whose groups are inputs and groups.
+
+    Args:
+        x: Input, [n, C, *S].
+        gamma: Gradients at its output, [n, R, G, O, T].
+        window: Size of the kernel in each dimension.
+        stride: Step between positions.
+        dilation: Step within the window.
+        padding: Zeros on either side.
+
+    Returns:
+        [n, R, G·O·C/G·Π window].
+    """
+    num, rows, groups, outputs, _ = gamma.shape
+    sizes = zip(x.shape[2:], window, stride, dilation, padding, strict=True)
+    counts = [(size + 2 * p - d * (w - 1) - 1) // s + 1 for size, w, s, d, p in sizes]
+    channels = num * groups * rows * outputs
+    by_weight = torch.ops.aten.convolution_backward(
+        gamma.transpose(1, 2).reshape(1, channels, *counts),
+        x.reshape(1, -1, *x.shape[2:]),
+        x.new_empty(1).expand(channels, x.shape[1] // groups, *window),
+        None,
+        stride,
+        padding,
+        dilation,
+        False,
+        [0] * len(window),
+        num * groups,
+        [False, True, False],
+    )[1]
+    found: Tensor = by_weight.view(num, groups, rows, -1).transpose(1, 2).flatten(2)
+    return found
+
+
 def _conv(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> Reading:
     window, stride, dilation, groups = layer.kernel_size, layer.stride, layer.dilation, layer.groups
     if layer.padding == "same":
@@ -150,8 +195,12 @@ def _conv(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> Reading:
     def outputs(y: Tensor) -> Tensor:
         return y.reshape(len(y), groups, y.shape[1] // groups, -1)
 
+    def weight_gradients(x: Tensor, gamma: Tensor) -> Tensor:
+        x = F.pad(x, padding, mode=mode) if any(padding) else x
+        return convolved(x, gamma, window, stride, dilation, (0,) * len(window))
+
     axes = 2 + len(window)
-    return Reading(features, outputs, *_trained(layer), dims=range(axes, axes + 1))
+    return Reading(features, outputs, *_trained(layer), dims=range(axes, axes + 1), weight_gradients=weight_gradients)
 
 
 def _lane_conv(layer: LaneConv) -> Reading | None:
@@ -166,7 +215,10 @@ def _lane_conv(layer: LaneConv) -> Reading | None:
     def outputs(y: Tensor) -> Tensor:
         return y.reshape(len(y), 1, y.shape[1], -1)
 
-    return Reading(features, outputs, *_trained(layer), dims=range(4, 5))
+    def weight_gradients(x: Tensor, gamma: Tensor) -> Tensor:
+        return convolved(x, gamma, tuple(window), layer.stride, (1, 1), layer.padding)
+
+    return Reading(features, outputs, *_trained(layer), dims=range(4, 5), weight_gradients=weight_gradients)
 
 
 def _batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> Reading | None:

@@ -1,9 +1,4 @@
-"""The pairwise form of a layer's block where there are few positions, compiled.
-
-Letters as in `blocks`, and S the positions of the second input. Input after input is held against all others at a time,
-along whose axis, the last, the processor works: products of matrices of so few positions took longer to call than to
-compute.
-"""
+"""Loops over small pieces of a kernel, compiled. Letters as in `blocks`, and S the positions of a second input."""
 
 from typing import no_type_check
 
@@ -13,6 +8,34 @@ from twophase.compiled import compiled
 
 VECTOR = 16
 """Inputs that a processor takes at once, at the most; a last vector begun is finished, as its rest costs more alone."""
+
+
+@compiled
+@no_type_check
+def write_channelwise(features, x, gamma, has_weight, has_bias):
+    """Write gradients of layers with one feature and one output per group, in one pass over γ.
+
+    Args:
+        features: [n, R, parameters], changed in place: Σ_t γ_ngt x_ngt for weights, then Σ_t γ_ngt for biases.
+        x: [n, G, T].
+        gamma: [n, R, G, T].
+        has_weight: Whether there are weights.
+        has_bias: Whether there are biases.
+    """
+    num, rows, groups, positions = gamma.shape
+    offset = groups if has_weight else 0
+    for n in range(num):
+        for r in range(rows):
+            for g in range(groups):
+                seen, by = x[n, g], gamma[n, r, g]
+                along, total = gamma.dtype.type(0), gamma.dtype.type(0)
+                for t in range(positions):
+                    along += by[t] * seen[t]
+                    total += by[t]
+                if has_weight:
+                    features[n, r, g] = along
+                if has_bias:
+                    features[n, r, offset + g] = total
 
 
 @compiled
@@ -29,7 +52,10 @@ def _add_block(rows, block, last):
 @compiled
 @no_type_check
 def add_pairs(kernel, shared, left, right, ahead):
-    """Add Σ_ots γ_not γ_mos shared_nst to the rows of n and the columns of m.
+    """Add a layer's block by pairs of inputs: Σ_ots γ_not γ_mos shared_nst to the rows of n and the columns of m.
+
+    Input after input is held against all others at a time, along whose axis, the last, the processor works: products of
+    matrices of so few positions took longer to call than to compute.
 
     Args:
         kernel: [n·R, m·R], changed in place.
