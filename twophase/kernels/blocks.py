@@ -27,7 +27,7 @@ TILE_COLUMNS = 1 << 14
 """Columns of one product in the gradients' precision; sums of products are in float64. A sum of all columns at once, in
 float32, was wrong by 8e-5 for a ResNet-20."""
 
-COMPILED, CALLED, FEW_POSITIONS = 6, 256, 12
+COMPILED, CALLED, FEW_POSITIONS = 5, 256, 12
 """Measured, in multiplications of a large product of matrices: one that `loops` takes; and what an element costs more
 whose small products are called one by one, written, and read. With more positions than these they are large enough."""
 

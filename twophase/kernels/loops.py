@@ -67,24 +67,28 @@ def add_pairs(kernel, shared, left, right, ahead):
     """
     num, rows, outputs, positions = left.shape
     others, many = right.shape[2], right.shape[3]
-    zero = left.dtype.type(0)
+    zero, half = left.dtype.type(0), (outputs + 1) // 2
     block = np.empty((rows, rows, many), left.dtype)
-    moved = np.empty(many, left.dtype)
+    moved, also = np.empty(many, left.dtype), np.empty(many, left.dtype)
     for n in range(num):
         last = min(many, (ahead + n + VECTOR - 1) // VECTOR * VECTOR)
         for r in range(rows):
             block[r, :, :last] = zero
-            for o in range(outputs):
+            # Two outputs at a time, as what is read and written for them is the same; of an odd number one is 0.
+            for o in range(half):
+                other, share = min(half + o, outputs - 1), left.dtype.type(half + o < outputs)
                 for s in range(others):
-                    factor, row = left[n, r, o, 0], shared[n, s, 0]
+                    factor, second, row = left[n, r, o, 0], share * left[n, r, other, 0], shared[n, s, 0]
                     for m in range(last):
                         moved[m] = factor * row[m]
+                        also[m] = second * row[m]
                     for t in range(1, positions):
-                        factor, row = left[n, r, o, t], shared[n, s, t]
+                        factor, second, row = left[n, r, o, t], share * left[n, r, other, t], shared[n, s, t]
                         for m in range(last):
                             moved[m] += factor * row[m]
+                            also[m] += second * row[m]
                     for q in range(rows):
-                        to, by = block[r, q], right[q, o, s]
+                        to, by, beside = block[r, q], right[q, o, s], right[q, other, s]
                         for m in range(last):
-                            to[m] += moved[m] * by[m]
+                            to[m] += moved[m] * by[m] + also[m] * beside[m]
         _add_block(kernel[n * rows : (n + 1) * rows], block, last)
