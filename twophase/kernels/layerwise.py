@@ -292,6 +292,14 @@ class _Assembly:
         """Gradient at a layer's output, as its equation has it: [n, G, O, T]."""
         return layer.reading.outputs(layer.reading.batch_first(gradient, num)).to(self._readout.dtype)
 
+    def _gammas(self, layer: Layer, of_rows: Tensor, num: int) -> Tensor:
+        """Gradients of all rows at a layer's output, [R, ...], as its equation has them: [n, R, G, O, T]."""
+        first = of_rows[0]
+        if layer.reading.batch_first(first, num) is not first:
+            return torch.stack([self._gamma(layer, row, num) for row in of_rows], 1)
+        gammas = layer.reading.outputs(of_rows.flatten(0, 1)).to(self._readout.dtype)
+        return gammas.unflatten(0, (-1, num)).transpose(0, 1)
+
     def _buffer(self, layer: Layer, num: int, gamma: Tensor) -> Tensor:
         """Room for gradients of all rows; the same for one part after another, as fresh memory costs time."""
         kept = self._buffers.get(layer)
@@ -336,12 +344,17 @@ def _all_at_once(
     logits: Tensor, edges: Sequence[GradientEdge], weights_RNC: Tensor
 ) -> tuple[Tensor | None, ...] | None:
     """One backward pass for all rows: gradients at edges, [R, ...]; None where the graph has no such pass."""
+    reached: list[bool] = []
+
+    def backward(weights_NC: Tensor) -> tuple[Tensor, ...]:
+        found = torch.autograd.grad(logits, edges, weights_NC, retain_graph=True, allow_unused=True)
+        reached[:] = [gradient is not None for gradient in found]
+        return tuple(gradient for gradient in found if gradient is not None)
+
     try:
-        found: tuple[Tensor | None, ...] = torch.autograd.grad(
-            logits, edges, weights_RNC, retain_graph=True, allow_unused=True, is_grads_batched=True
-        )
-        return found
-    except (
-        RuntimeError
-    ):  # of a user's own function that looks at values, for one; if it is at fault, it fails below too
+        # Not by is_grads_batched, which goes through a convolution row by row.
+        found = iter(torch.func.vmap(backward)(weights_RNC))
+    except RuntimeError:
+        # Of a user's own function that looks at values, for one; if it is at fault, it fails below too.
         return None
+    return tuple(next(found) if is_reached else None for is_reached in reached)
