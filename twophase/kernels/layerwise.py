@@ -33,7 +33,7 @@ CACHE_BYTES = 1 << 22
 WORKSPACE_BYTES = 1 << 25
 """Most bytes of products made in passing."""
 
-SMALL_BYTES = 1 << 20
+SMALL_BYTES = 1 << 22
 """Gradients of so many bytes, or less, at the outputs of layers: calls cost more than arithmetic then."""
 
 
