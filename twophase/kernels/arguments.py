@@ -34,15 +34,15 @@ def check(module: object, inputs: object, kind: object, *, seed: object, memory_
 
 
 def _check_parameters(module: nn.Module) -> None:
-    lazy = [name for name, parameter in module.named_parameters() if is_lazy(parameter)]
-    if lazy:
-        raise BadInput(f"module must have parameters of known shape, got lazy '{lazy[0]}'; run it once before")
-    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-    if not trained:
-        raise BadInput("module must have a parameter that requires a gradient, got none")
-    for name, parameter in trained.items():
-        if not parameter.is_floating_point():
+    has_trained = False
+    for name, parameter in module.named_parameters():
+        if is_lazy(parameter):
+            raise BadInput(f"module must have parameters of known shape, got lazy '{name}'; run it once before")
+        if parameter.requires_grad and not parameter.is_floating_point():
             raise BadInput(f"module must have real parameters, got {parameter.dtype} for '{name}'")
+        has_trained |= parameter.requires_grad
+    if not has_trained:
+        raise BadInput("module must have a parameter that requires a gradient, got none")
 
 
 def checked_labels(labels: object, num_inputs: int, logits: Tensor) -> Tensor | None:

@@ -130,8 +130,7 @@ class _Assembly:
         self._runs, self._readout, self._plan, self._budget = runs, readout_NRC, plan, budget
         self._is_summed, self._num_rows = is_summed, readout_NRC.shape[1]
         self._readings = {layer.module: layer.reading for layer in plan.layers}
-        names = {piece.name for piece in plan.lone}
-        self._lone = {parameter for name, parameter in runs.module.named_parameters() if name in names}
+        self._lone = {runs.module.get_parameter(piece.name) for piece in plan.lone}
         self._workspace = min(WORKSPACE_BYTES, budget.memory_bytes // 8)
         self._gradients: dict[tuple[Lone, ...], generic.Gradients] = {}
         self._buffers: dict[Layer, Tensor] = {}
@@ -210,7 +209,8 @@ class _Assembly:
         seen: dict[Layer, Tensor] = {}
         unreached = dict.fromkeys(group.layers)
         for rows, gammas in self._output_gradients(found, group.layers, self._readout[part]):
-            for layer, gamma in gammas.items():
+            while gammas:  # each is let go when it is done with
+                layer, gamma = gammas.popitem()
                 unreached.pop(layer, None)
                 x = found.calls[layer.module].x
                 if layer.is_kept_unfolded:
@@ -259,15 +259,8 @@ class _Assembly:
         weights = readout_NRC.to(found.logits.dtype).transpose(0, 1)
         per_row = num * sum(layer.sizes.output_elements for layer in called) * self._budget.item
         is_small = rows > 1 and per_row <= SMALL_BYTES
-        if is_small and (at_once := _all_at_once(found.logits, edges, weights)) is not None:
-            yield (
-                slice(0, rows),
-                {
-                    layer: torch.stack([self._gamma(layer, row, num) for row in of_rows], 1)
-                    for layer, of_rows in zip(called, at_once, strict=True)
-                    if of_rows is not None
-                },
-            )
+        if is_small and (at_once := self._all_gammas(found.logits, called, edges, weights)) is not None:
+            yield slice(0, rows), at_once
             return
         together: dict[Layer, Tensor] = {}
         for number in range(rows):
@@ -292,13 +285,25 @@ class _Assembly:
         """Gradient at a layer's output, as its equation has it: [n, G, O, T]."""
         return layer.reading.outputs(layer.reading.batch_first(gradient, num)).to(self._readout.dtype)
 
+    def _all_gammas(
+        self, logits: Tensor, called: Sequence[Layer], edges: Sequence[GradientEdge], weights_RNC: Tensor
+    ) -> dict[Layer, Tensor] | None:
+        at_once = _all_at_once(logits, edges, weights_RNC)
+        if at_once is None:
+            return None
+        return {
+            layer: self._gammas(layer, of_rows, len(logits))
+            for layer, of_rows in zip(called, at_once, strict=True)
+            if of_rows is not None
+        }
+
     def _gammas(self, layer: Layer, of_rows: Tensor, num: int) -> Tensor:
         """Gradients of all rows at a layer's output, [R, ...], as its equation has them: [n, R, G, O, T]."""
         first = of_rows[0]
         if layer.reading.batch_first(first, num) is not first:
             return torch.stack([self._gamma(layer, row, num) for row in of_rows], 1)
         gammas = layer.reading.outputs(of_rows.flatten(0, 1)).to(self._readout.dtype)
-        return gammas.unflatten(0, (-1, num)).transpose(0, 1)
+        return gammas.view(-1, num, *gammas.shape[1:]).transpose(0, 1)
 
     def _buffer(self, layer: Layer, num: int, gamma: Tensor) -> Tensor:
         """Room for gradients of all rows; the same for one part after another, as fresh memory costs time."""

@@ -11,7 +11,7 @@ from twophase.kernels.blocks import Sizes, is_convolved_faster, is_pairwise_chea
 from twophase.kernels.recording import Call, Readings, Record, Runs, record
 from twophase.kernels.rules import Reading, read
 
-ENOUGH_INPUTS, ENOUGH_BYTES = 8, 1 << 26
+ENOUGH_INPUTS, ENOUGH_BYTES = 8, 3 << 24
 """No more inputs than these, or than these bytes hold, run through the module at a time: more aren't faster."""
 
 
@@ -236,8 +236,10 @@ def _is_aligned(call: Call | None, alone: Call, one: int) -> bool:
 
 def _is_close(some: Tensor, others: Tensor) -> bool:
     """Equal but for rounding, to half the digits of the greatest; what isn't finite says nothing."""
+    if torch.equal(some, others):
+        return True
     if not some.is_floating_point():
-        return torch.equal(some, others)
+        return False
     apart = (some - others).abs()
     scale = others.abs().nan_to_num(0.0, 0.0, 0.0).amax() if others.numel() else apart.new_zeros(())
     return bool((apart.nan_to_num(0.0, 0.0, 0.0) <= torch.finfo(some.dtype).eps ** 0.5 * scale).all())
