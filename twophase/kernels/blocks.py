@@ -83,6 +83,11 @@ class Factor:
         return Factor(self.x[start:stop], self.gamma[start:stop])
 
 
+def is_on_processor(device: torch.device) -> bool:
+    """Whether compiled loops reach what lies on a device, and what was measured holds there."""
+    return device.type == "cpu"
+
+
 def is_pairwise_cheaper(sizes: Sizes, num_inputs: int, num_rows: int, *, is_compiled: bool) -> bool:
     """Compare multiplications of both forms for one layer and all pairs of inputs.
 
@@ -153,7 +158,7 @@ def write_unfolded(features: Tensor, x: Tensor, gamma: Tensor, sizes: Sizes) -> 
         gamma: [n, R, G, O, T].
         sizes: Of the layer.
     """
-    if sizes.is_channelwise and may_compile(gamma.device):
+    if sizes.is_channelwise and is_on_processor(gamma.device):
         from twophase.kernels.loops import write_channelwise  # noqa: PLC0415 - see twophase.compiled
 
         rows = (x[:, :, 0].contiguous(), gamma[:, :, :, 0].contiguous())
@@ -236,7 +241,7 @@ def add_pairwise(kernel: Tensor, left: Factor, right: Factor, sizes: Sizes, work
         workspace: Bytes for products.
     """
     rows, positions = left.gamma.shape[1], sizes.positions
-    if positions > 1 and may_compile(kernel.device) and _is_compiled_cheaper(positions, rows):
+    if positions > 1 and is_on_processor(kernel.device) and _is_compiled_cheaper(positions, rows):
         _add_compiled(kernel, left, right, sizes, workspace)
         return
     if positions > 1:
@@ -299,11 +304,6 @@ def _add_compiled(kernel: Tensor, left: Factor, right: Factor, sizes: Sizes, wor
                 shared = shared.view(len(some.x), positions, len(others.x), positions).permute(0, 3, 1, 2).contiguous()
                 seen_by = others.gamma[:, :, g].permute(1, 2, 3, 0).contiguous()
                 add_pairs(block, shared.numpy(), some.gamma[:, :, g].numpy(), seen_by.numpy(), ahead)
-
-
-def may_compile(device: torch.device) -> bool:
-    """Whether compiled loops reach what lies on a device."""
-    return device.type == "cpu"
 
 
 def _features_shared(x: Tensor, other: Tensor, sizes: Sizes) -> Tensor:

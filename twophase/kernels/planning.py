@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from twophase.errors import BadInput
-from twophase.kernels.blocks import Sizes, is_convolved_faster, is_pairwise_cheaper, may_compile
+from twophase.kernels.blocks import Sizes, is_convolved_faster, is_pairwise_cheaper, is_on_processor
 from twophase.kernels.recording import Call, Readings, Record, Runs, record
 from twophase.kernels.rules import Reading, read
 
@@ -196,13 +196,14 @@ def _layer(
     _, groups, outputs, positions = reading.outputs(torch.empty(call.output_shape, device="meta")).shape
     sizes = Sizes(groups, outputs, x.shape[2], positions, reading.has_weight, reading.has_bias)
     paired, pair_rows = (replace(sizes, outputs=num_rows * outputs), 1) if is_summed else (sizes, num_rows)
-    is_pairwise = is_pairwise_cheaper(paired, num_inputs, pair_rows, is_compiled=may_compile(call.x.device))
+    is_near = is_on_processor(call.x.device)
+    is_pairwise = is_pairwise_cheaper(paired, num_inputs, pair_rows, is_compiled=is_near)
     has_indices = not x.is_floating_point()
     is_pairwise |= has_indices
     factors = num_rows * sizes.output_elements + sizes.input_elements
     columns = num_rows * sizes.num_parameters
     is_kept_unfolded = not is_pairwise and (columns <= factors or num_inputs * columns <= few)
-    is_convolved = is_kept_unfolded and is_convolved_faster(sizes, call.x.shape[1])
+    is_convolved = is_kept_unfolded and is_near and is_convolved_faster(sizes, call.x.shape[1])
     own = reading.weight_gradients if is_convolved else None
     return Layer(layer, reading, sizes, call.shapes, is_pairwise, is_kept_unfolded, has_indices, own)
 
