@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from twophase.errors import BadInput
-from twophase.kernels.blocks import Sizes, is_convolved_faster, is_pairwise_cheaper, is_on_processor
+from twophase.kernels.blocks import Sizes, is_convolved_faster, is_on_processor, is_pairwise_cheaper
 from twophase.kernels.recording import Call, Readings, Record, Runs, record
 from twophase.kernels.rules import Reading, read
 
