@@ -101,6 +101,10 @@ def located_text(
     return "\n".join(parts)
 
 
+KERNEL_VERDICTS = {"chaotic_throughout": "it drifts without a break", "stable_from_start": "constant or still"}
+"""What the words that all indicators share mean of a kernel."""
+
+
 def headline_text(shown: pd.DataFrame, declared: Declared, trials: pd.DataFrame) -> str:
     """One line that says what the numbers are, and whether they were declared before running."""
     if shown.empty:
@@ -113,7 +117,11 @@ def headline_text(shown: pd.DataFrame, declared: Declared, trials: pd.DataFrame)
         return f"no transition of the declared primary was measured yet ({wanted}, at {declared.measure})"
     row = shown.iloc[0]
     if row["indicator"] == KERNEL_VELOCITY:
-        return "transition of the kernel (exploratory): the step at which its velocity breaks; median over seeds"
+        met = [f"{verdict}: {words}" for verdict, words in KERNEL_VERDICTS.items() if verdict in set(shown["verdict"])]
+        meaning = f" ({'; '.join(met)})" if met else ""
+        return (
+            f"transition of the kernel (exploratory): the step at which its velocity breaks; median over seeds{meaning}"
+        )
     where = [
         words.format(row[column])
         for column, words in (("perturbation", "{}"), ("magnitude", "at magnitude {:g}"))

@@ -90,7 +90,11 @@ def test_breaks_of_seeds_become_a_row_beside_those_of_chaos():
     assert row.reason == "break into a slower regime"
     assert shown.loc[OTHER.key].verdict != "located"
     text = headline_text(shown.reset_index(), DECLARED, trials_of(POINT)) + transition_text(shown, ["lr"])
-    assert "the step at which its velocity breaks" in text
+    assert "the step at which its velocity breaks; median over seeds" in text
+    drifting = shown.reset_index().assign(verdict="chaotic_throughout")
+    assert headline_text(drifting, DECLARED, trials_of(POINT)).endswith(
+        "(chaotic_throughout: it drifts without a break)"
+    )
     with pytest.raises(BadInput, match="magnitude must be left out with kernel_velocity"):
         select(found, "kernel_velocity", 1e-2)
     with pytest.raises(BadInput, match="kernel_velocity needs kernels"):
