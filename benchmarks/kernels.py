@@ -210,7 +210,7 @@ def passes(net: Net, kind: str) -> float:
     def run() -> None:
         logits = module(inputs)
         if net.model in ("mlp", "cnn") and num_rows > 1:
-            torch.autograd.grad(logits, inputs, weights, is_grads_batched=True)
+            torch.func.vmap(lambda row: torch.autograd.grad(logits, inputs, row, retain_graph=True))(weights)
             return
         for row in weights:
             torch.autograd.grad(logits, inputs, row, retain_graph=True)
