@@ -240,7 +240,8 @@ def test_a_backward_pass_that_takes_one_row_at_a_time_gets_one(look, monkeypatch
     assert tried == [None]
 
 
-def test_memory_is_bounded(monkeypatch):
+@pytest.mark.parametrize("kind", ["full", "trace"])
+def test_memory_is_bounded(monkeypatch, kind):
     """What is kept of layers' gradients at a time is within half of the budget, but for what one layer needs."""
     held, keep = [], layerwise._Assembly._keep
 
@@ -251,11 +252,11 @@ def test_memory_is_bounded(monkeypatch):
 
     monkeypatch.setattr(layerwise._Assembly, "_keep", spy)
     module, inputs, _ = trained("cnn", SHAPES["2d-3"])
-    entk(module, inputs)
+    entk(module, inputs, kind)
     assert len(held) == 1
     for budget in (16_000, 60_000):
         held.clear()
-        entk(module, inputs, memory_bytes=budget)
+        entk(module, inputs, kind, memory_bytes=budget)
         assert len(held) > 1
         assert max(held) * 8 <= budget // 2
 

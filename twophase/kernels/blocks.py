@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 TILE_ROWS = 64
-"""Rows of a strip of the kernel, half as many where there are no more; the upper triangle is left out strip by strip.
-"""
+"""Rows of a strip of the kernel, half as many of a small one; the upper triangle is left out strip by strip."""
 
 SQUARE_ROWS = 256
 """Rows and columns of entries that are multiplied one by one at a time."""
